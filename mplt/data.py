@@ -232,19 +232,20 @@ def normalise(
     mean,std = (255*torch.tensor(o, device=x.device)[:,None,None] for o in (source.mean, source.std))
     return ((x-mean)/std).contiguous(memory_format=torch.channels_last)
 
-# %% ../nbs/00_data.ipynb #a4704530
+# %% ../nbs/00_data.ipynb #40c42a7a
 def batches(
     images:Images, # On the device where the network is
     source:Source, # Statistics and augmentation
     size:int, # Images in a batch
-    rng:np.random.RandomState=None, # Shuffle and augment with it; None: in order, as they are, to the last image
+    seed:int=None, # Shuffle and augment with its streams; None: in order, as they are, to the last image
+    epoch:int=0, # Whose shuffle and augmentation
+    start:int=0, # First batch to yield, from 0
 ):
     "Yield `(x, y)`: x float32 (size, channels, height, width), y int64 (size,)"
     n = len(images.y)
-    if rng is None: order,stop = torch.arange(n),n
-    else: order,stop = torch.from_numpy(rng.permutation(n)),n//size*size
+    order = torch.arange(n) if seed is None else torch.from_numpy(stream(seed, 'order', epoch).permutation(n))
     order = order.to(images.y.device)
-    for i in range(0, stop, size):
-        x,y = images.x[order[i:i+size]],images.y[order[i:i+size]]
-        if rng is not None and source.crop_flip: x = crop_flip(x, rng)
+    for i in range(start, -(-n//size) if seed is None else n//size):
+        x,y = (o[order[i*size:(i+1)*size]] for o in images)
+        if seed is not None and source.crop_flip: x = crop_flip(x, stream(seed, 'augmentation', epoch, i))
         yield normalise(x, source),y

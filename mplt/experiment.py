@@ -6,7 +6,7 @@
 __all__ = ['RECIPES', 'MODULES', 'Config', 'config', 'config_hash', 'sweep', 'digest', 'code_digests', 'write', 'run', 'read_row',
            'layer_counts']
 
-# %% ../nbs/07_experiment.ipynb #db79366d
+# %% ../nbs/07_experiment.ipynb #17b7d693
 import ast,hashlib,json,os,platform
 from dataclasses import asdict,dataclass,fields,replace
 from itertools import product
@@ -20,15 +20,15 @@ from .data import SOURCES,Images,UserError,load,pick,settings,split
 from .mask import global_masks
 from .models import ARCHS,BNS,build
 from .subnet import INITS,METHODS,as_subnet,masks,weighted
-from .train import OPTIMIZERS,PRECISIONS,device,evaluate,fit
+from .train import OPTIMIZERS,PRECISIONS,check_batch_size,device,evaluate,fit
 
-# %% ../nbs/07_experiment.ipynb #0cd166ee
+# %% ../nbs/07_experiment.ipynb #43d3a534
 _frozen = dict(optimizer='sgd', lr=.1, weight_decay=1e-4)
 RECIPES = {
     'dense':      dict(optimizer='adam', lr=1.2e-3),
     'edge-popup': _frozen,
     'mpt-1-32':   _frozen,
-    'mpt-1-1':    dict(optimizer='adam', lr=.1, bn='plain'),
+    'mpt-1-1':    dict(optimizer='adam', lr=.01, bn='plain'),
     'random':     dict(epochs=1)}
 _common = dict(sparsity=0., bn='none', epochs=20, optimizer='sgd', lr=.1, weight_decay=0.)
 
@@ -151,18 +151,20 @@ def _claim(folder, c):
         write(file, json.dumps(mine, indent=1))
     except OSError as e: raise UserError(f"{folder} cannot be written ({e.strerror}): give another folder") from e
 
-# %% ../nbs/07_experiment.ipynb #864eaf81
+# %% ../nbs/07_experiment.ipynb #fa692137
 def run(
-    c:Config, # From `config`
+    c:Config, # From `config`, or a dict of what to give it
     folder=None, # The run folder; `runs/HASH` if None
 )->dict: # The row of summary.csv
-    "Run a config to its end, or go on with it, or read what it has left"
+    "Run a config to its end, or go on with it, or read what it has left; raises `UserError` before any computing"
+    if isinstance(c, dict): c = config(**c)
     folder = Path(folder or Path('runs')/config_hash(c))
     where = device(settings().device)
     data = load(c.dataset)
+    parts = split(data, c.seed, c.limit)
+    check_batch_size(c.batch_size, parts.train)
     _claim(folder, c)
     if (folder/'summary.csv').exists(): return read_row(folder)
-    parts = split(data, c.seed, c.limit)
     for k,p in vars(parts).items(): setattr(parts, k, Images(*(o.to(where) for o in p)))
     torch.backends.cudnn.deterministic,torch.backends.cudnn.benchmark = True,False
     if settings().threads: torch.set_num_threads(settings().threads)
@@ -173,7 +175,7 @@ def run(
 
 def read_row(folder)->dict: return pd.read_csv(Path(folder)/'summary.csv', keep_default_na=False).iloc[0].to_dict()
 
-# %% ../nbs/07_experiment.ipynb #413ea8b9
+# %% ../nbs/07_experiment.ipynb #456b190b
 def _leave(folder, c, data, parts, model, curves):
     "Write what a finished run leaves, the summary last"
     file = folder/'ticket.safetensors'
@@ -182,9 +184,9 @@ def _leave(folder, c, data, parts, model, curves):
     plain = ticket.load(file).to(parts.val.x.device)
     (_,val),(_,test) = (evaluate(plain, o, data.source) for o in (parts.val, parts.test))
     timing = ['seconds','images_per_second']
-    write(folder/'curves.csv', curves.drop(columns=timing).to_csv(index=False))
+    write(folder/'curves.csv', curves.drop(columns=timing).assign(config_hash=config_hash(c)).to_csv(index=False))
     layers = layer_counts(model)
-    write(folder/'layers.csv', layers.to_csv(index=False))
+    write(folder/'layers.csv', layers.assign(config_hash=config_hash(c)).to_csv(index=False))
     write(folder/'timings.csv', pd.DataFrame([dict(config_hash=config_hash(c), device=parts.val.x.device.type, threads=torch.get_num_threads(), torch=torch.__version__,
         machine=platform.machine(), seconds=curves.seconds.sum(), images_per_second=curves.images_per_second.median())]).to_csv(index=False))
     row = dict(dataset=c.dataset, arch=c.arch, width=c.width, method=c.method, bn=c.bn, scope='layer', sparsity=c.sparsity, seed=c.seed, epochs=c.epochs,

@@ -20,7 +20,7 @@ from .data import UserError
 from .models import build
 from .subnet import METHODS,as_subnet,masks,weighted
 
-# %% ../nbs/06_ticket.ipynb #b8b94620
+# %% ../nbs/06_ticket.ipynb #264bddfa
 def entropy(
     p, # Fraction kept, a number or an array
 ): # Bits a weight, at most 1
@@ -28,7 +28,7 @@ def entropy(
     p = np.clip(p, 1e-300, 1-1e-16)
     return -p*np.log2(p)-(1-p)*np.log2(1-p)
 
-_bernoulli = constriction.stream.model.Bernoulli
+def _bernoulli(p): return constriction.stream.model.Bernoulli(p, perfect=False)
 
 def encode(
     mask:np.ndarray, # bool, any shape

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DEVICES', 'OPTIMIZERS', 'PRECISIONS', 'log', 'device', 'evaluate', 'cosine', 'optimizer', 'step', 'epoch',
-           'save_state', 'load_state', 'fit']
+           'save_state', 'load_state', 'check_batch_size', 'fit']
 
-# %% ../nbs/05_train.ipynb #246447cb
+# %% ../nbs/05_train.ipynb #9e01aea7
 import logging,math,os,sys,time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from tqdm import tqdm
 
-from .data import DataSet,Images,Source,UserError,batches,pick,settings,stream
+from .data import Images,Source,UserError,batches,pick
 
 # %% ../nbs/05_train.ipynb #7242acd0
 DEVICES = ('auto','cpu','cuda','mps')
@@ -93,7 +93,7 @@ def step(
         opt.step()
     return loss.detach(),logits.detach()
 
-# %% ../nbs/05_train.ipynb #a36961a8
+# %% ../nbs/05_train.ipynb #14a9f8f6
 log = logging.getLogger('mplt')
 
 def epoch(
@@ -109,7 +109,7 @@ def epoch(
     steps,start = len(images.y)//cfg.batch_size,time.perf_counter()
     sums = torch.zeros(2, device=images.y.device) # of losses, of right answers
     bar = tqdm(total=steps*cfg.batch_size, desc=f'epoch {n+1}/{cfg.epochs}', unit=' images', leave=False, disable=not sys.stderr.isatty())
-    for i,(x,y) in enumerate(batches(images, source, cfg.batch_size, stream(cfg.seed, 'epoch', n)), 1):
+    for i,(x,y) in enumerate(batches(images, source, cfg.batch_size, cfg.seed, n), 1):
         lr = cosine(cfg.lr, (n+(i-1)/steps)/cfg.epochs)
         for g in opt.param_groups if opt else (): g['lr'] = lr
         loss,logits = step(model, opt, x, y, cfg.precision)
@@ -131,7 +131,15 @@ def save_state(
 
 def load_state(path)->dict: return torch.load(path, map_location='cpu', weights_only=True)
 
-# %% ../nbs/05_train.ipynb #2df9345f
+# %% ../nbs/05_train.ipynb #7bdbec21
+def check_batch_size(
+    size:int, # Images in a batch
+    images:Images, # To train on
+):
+    "Refuse a batch that the training images cannot fill"
+    if not 0<size<=len(images.y): raise UserError(f"batch_size {size} does not fit: there are {len(images.y)} training images")
+
+# %% ../nbs/05_train.ipynb #92b39526
 def fit(
     model:nn.Module, # From `as_subnet`, on its device
     parts:SimpleNamespace, # `train` and `val` images, on the same device
@@ -140,7 +148,7 @@ def fit(
     path=None, # File of the state: written after each epoch, taken up if it is there; None: not saved
 )->list: # A dict an epoch: epoch, lr, train_loss, train_accuracy, val_loss, val_accuracy, seconds, images_per_second
     "Train a model, or go on training it"
-    if not 0<cfg.batch_size<=len(parts.train.y): raise UserError(f"batch_size {cfg.batch_size} does not fit: there are {len(parts.train.y)} training images")
+    check_batch_size(cfg.batch_size, parts.train)
     opt,curves = optimizer(model, cfg.optimizer, cfg.lr, cfg.momentum, cfg.weight_decay),[]
     if path and Path(path).exists():
         state = load_state(path)

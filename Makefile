@@ -1,0 +1,48 @@
+# make repro: everything, from nothing. `make help` lists the targets.
+VENV := .venv
+STAMP := $(VENV)/installed
+PYTHON ?= python3
+# Tools of the environment first. Notebooks and pipeline stages find them here, too.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+README = jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb | sed -E 's,\]\((images/|[a-z0-9_]+\.ipynb),](nbs/\1,g' > README.md
+
+.PHONY: help install repro test notebooks fresh lab bench
+
+help:       ## list the targets
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 12
+
+install: $(STAMP)  ## set up .venv with the versions of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'mplt needs Python 3.11 or later, this is ' + sys.version)"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,test]'
+	$(VENV)/bin/python -m pip check
+	@touch $(STAMP)
+
+repro: $(STAMP)    ## find tickets and build the quick suite's tables and figures (results/quick)
+	dvc repro
+
+test: $(STAMP)     ## run every notebook of nbs/ and the tests
+	nbdev-test
+	$(VENV)/bin/python -m pytest
+
+notebooks: $(STAMP) ## after editing nbs/: export mplt/, run the notebooks and save their outputs, README.md
+	nbdev-export
+	nbdev-test --save
+	nbdev-clean
+	$(README)
+
+fresh: $(STAMP)    ## check that mplt/, README.md and the notebooks' metadata are what nbs/ makes of them
+	nbdev-export
+	nbdev-clean
+	$(README)
+	@git diff --exit-code --stat || { echo "mplt/, nbs/ or README.md differ from what is committed: run make notebooks, then commit"; exit 1; }
+
+lab: $(STAMP)      ## open JupyterLab on nbs/
+	jupyter lab --notebook-dir nbs
+
+bench: $(STAMP)    ## a ticket's training step against a dense one
+	$(VENV)/bin/python tests/benchmark.py

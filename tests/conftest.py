@@ -1,0 +1,44 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+REPO = Path(__file__).parent.parent
+TINY = """\
+suite: tiny
+root: ../../
+defaults: {limit: 120, batch_size: 30, bn: plain, epochs: 2}
+runs:
+  fc1-mpt-1-32: {dataset: mnist5k, arch: fc1, width: 0.1, method: mpt-1-32, sparsity: [0.5, 0.8]}
+  lenet5-dense: {dataset: mnist5k, arch: lenet5, method: dense, seed: [0, 1]}
+"""
+
+
+@pytest.fixture(scope='session')
+def repo(tmp_path_factory):
+    "The working tree, committed afresh in a folder with a space in its name, with a tiny suite"
+    place = tmp_path_factory.mktemp('a clone') / 'mplt'
+    files = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard'], cwd=REPO, check=True, capture_output=True, text=True).stdout.split('\n')
+    for f in filter(None, files):
+        if not (REPO / f).exists(): continue
+        (place / f).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(REPO / f, place / f, follow_symlinks=False)
+    tiny = place / 'suites/tiny'
+    tiny.mkdir(parents=True)
+    (tiny / 'params.yaml').write_text(TINY)
+    (tiny / 'dvc.yaml').symlink_to('../../dvc.yaml')
+    env = os.environ | dict(PYTHONPATH=str(place), PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}', DVC_NO_ANALYTICS='1')
+
+    def sh(*command, cwd=tiny, ok=True):
+        p = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+        if ok: assert p.returncode == 0, p.stdout + p.stderr
+        return p
+    git = ('git', '-c', 'user.name=t', '-c', 'user.email=t@example.org')
+    sh('git', 'init', '-q', cwd=place)
+    sh('git', 'add', '-A', cwd=place)
+    sh(*git, 'commit', '-qm', 'tiny', cwd=place)
+    return SimpleNamespace(path=place, tiny=tiny, results=place / 'results/tiny', sh=sh)

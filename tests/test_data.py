@@ -1,0 +1,103 @@
+"Data sets: found in order, refused by name, nothing half-written"
+import hashlib
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torchvision
+
+from mplt import data
+from mplt.data import UserError, fetch, load, verify
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    "A small CIFAR-10 lookalike in the official format, as a mirror, and an empty data folder beside it"
+    rng, files = np.random.RandomState(0), {}
+    folder = tmp_path / 'mirror/cifar-10-batches-py'
+    folder.mkdir(parents=True)
+    for i, f in enumerate(data.SOURCES['cifar10'].files):
+        content = {b'data': rng.randint(0, 256, (20, 3072)).astype(np.uint8), b'labels': [(i + j) % 10 for j in range(20)]}
+        (tmp_path / 'mirror' / f).write_bytes(pickle.dumps(content, protocol=2))
+        files[f] = hashlib.md5((tmp_path / 'mirror' / f).read_bytes()).hexdigest()
+    monkeypatch.setitem(data.SOURCES, 'cifar10', data.Source(files, tuple('0123456789'), (.5,) * 3, (.5,) * 3, True, 'CIFAR10', (3, 32, 32)))
+    monkeypatch.setenv('MPLT_DATA_MIRROR', str(tmp_path / 'mirror'))
+    return tmp_path
+
+
+def left(root): return sorted(p.name for p in root.iterdir()) if root.exists() else []
+
+
+def test_from_mirror(mirror):
+    d = load('CIFAR10', mirror / 'data')
+    assert d.train.x.shape == (100, 3, 32, 32) and d.test.x.shape == (20, 3, 32, 32)
+    raw = pickle.loads((mirror / 'mirror/cifar-10-batches-py/data_batch_2').read_bytes())
+    assert (d.train.x[20:40].numpy().reshape(20, -1) == raw[b'data']).all() and d.train.y[20:40].tolist() == raw[b'labels']
+    assert left(mirror / 'data') == ['cifar10']
+
+
+def test_damaged_mirror_is_refused_by_name(mirror):
+    bad = mirror / 'mirror/cifar-10-batches-py/data_batch_3'
+    bad.write_bytes(bad.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r'data_batch_3 is damaged: its MD5 is \w+, expected'): fetch('cifar10', mirror / 'data')
+    assert left(mirror / 'data') == []
+
+
+def test_incomplete_mirror_is_refused_by_name(mirror):
+    (mirror / 'mirror/cifar-10-batches-py/test_batch').unlink()
+    with pytest.raises(UserError, match='test_batch is missing'): fetch('cifar10', mirror / 'data')
+    assert left(mirror / 'data') == []
+
+
+def test_missing_file_comes_back_and_damaged_one_is_kept_for_the_user(mirror):
+    place = fetch('cifar10', mirror / 'data') / 'cifar-10-batches-py'
+    (place / 'data_batch_1').unlink()
+    fetch('cifar10', mirror / 'data')
+    (place / 'data_batch_4').write_bytes(b'x')
+    with pytest.raises(UserError, match='data_batch_4 is damaged'): fetch('cifar10', mirror / 'data')
+    with pytest.raises(UserError, match='data_batch_4 is damaged'): verify('cifar10', mirror / 'data/cifar10')
+    assert (place / 'data_batch_4').read_bytes() == b'x'
+
+
+def test_mirror_that_is_no_folder(mirror, monkeypatch):
+    monkeypatch.setenv('MPLT_DATA_MIRROR', str(mirror / 'nowhere'))
+    with pytest.raises(UserError, match='nowhere .* is not a folder'): fetch('cifar10', mirror / 'data')
+
+
+@pytest.mark.parametrize('name', ['mnist', 'cifar10'])
+def test_no_network(name, tmp_path, monkeypatch):
+    monkeypatch.setenv('MPLT_DATA_MIRROR', '')
+    monkeypatch.setattr(torchvision.datasets.MNIST, 'mirrors', ['http://127.0.0.1:9/'])
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, 'url', 'http://127.0.0.1:9/cifar-10-python.tar.gz')
+    with pytest.raises(UserError, match=f'{name} could not be downloaded .* check the network'): fetch(name, tmp_path / 'data')
+    assert left(tmp_path / 'data') == []
+
+
+def test_a_pickle_that_would_run_code_is_not_run(mirror):
+    class Evil:
+        def __reduce__(self): return os.mkdir, (str(mirror / 'run'),)
+    f = mirror / 'evil'
+    f.write_bytes(pickle.dumps({b'data': Evil(), b'labels': []}))
+    with pytest.raises(pickle.UnpicklingError, match='not allowed'): data._read('cifar10', [f])
+    assert not (mirror / 'run').exists()
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='cannot be written'): fetch('mnist', tmp_path / 'file')
+
+
+def test_mnist5k_is_in_the_repository_only(tmp_path):
+    with pytest.raises(UserError, match='comes with the repository'): fetch('mnist5k', tmp_path)
+
+
+@pytest.mark.skipif(not os.environ.get('MPLT_DATA_MIRROR'), reason='MPLT_DATA_MIRROR names no folder with MNIST and CIFAR-10')
+@pytest.mark.parametrize('name, shape, n', [('mnist', (1, 28, 28), (60000, 10000)), ('cifar10', (3, 32, 32), (50000, 10000))])
+def test_the_real_sets(name, shape, n, tmp_path):
+    d = load(name, tmp_path)
+    assert (len(d.train.y), len(d.test.y)) == n and d.train.x.shape[1:] == shape == d.source.in_shape
+    assert d.train.y.bincount().min() > 5000 and len(d.source.classes) == 10
+    pixels = d.train.x[::7].float() / 255
+    assert np.allclose(pixels.mean((0, 2, 3)), d.source.mean, atol=.01)
+    assert np.allclose(pixels.flatten(2).transpose(0, 1).flatten(1).std(1), d.source.std, atol=.02)  # CIFAR-10's commonly used std is per image

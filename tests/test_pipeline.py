@@ -1,0 +1,126 @@
+"The pipeline on a tiny suite: it runs, it rests, it repeats itself to the byte, and it knows what is stale. In order."
+import json
+import re
+import shutil
+
+import pandas as pd
+import yaml
+from conftest import REPO
+
+from mplt.experiment import MODULES, code_digests
+from mplt.pipeline import notebook_digest
+
+COLUMNS = 'suite dataset arch width method bn scope sparsity seed epochs val_accuracy test_accuracy weights_total weights_kept ticket_bytes config_hash'.split()
+ALL = ['code', 'run@fc1-mpt-1-32', 'run@lenet5-dense', 'tables', 'figures']
+
+
+def ran(p): return re.findall(r"Running stage '([^']+)'", p.stdout)
+
+
+def snapshot(repo):
+    return {str(f.relative_to(repo.results)): f.read_bytes() for f in sorted(repo.results.rglob('*')) if f.is_file() and f.name != 'timings.csv'}
+
+
+def edit(repo, file, old, new):
+    text = (repo.path / file).read_text()
+    assert text.count(old) == 1
+    (repo.path / file).write_text(text.replace(old, new))
+
+
+def test_first_repro(repo):
+    assert ran(repo.sh('dvc', 'repro')) == ALL
+    found = {f for f in snapshot(repo)}
+    wanted = {'code.json', 'summary.csv', 'metrics.json', 'runs/fc1-mpt-1-32/run.ipynb', 'runs/fc1-mpt-1-32/tickets/fc1-mpt-1-32-w0.1-plain-s0.8-seed0.safetensors'}
+    wanted |= {f'tables/T{i}.{s}' for i in (1, 2) for s in ('md', 'csv')} | {f'figures/F{i}.{s}' for i in (1, 3, 5, 6) for s in ('svg', 'png')}
+    assert not wanted - found
+    assert not [f for f in found if 'dense' in f and f.endswith('.safetensors')]
+    summary = pd.read_csv(repo.results / 'summary.csv')
+    assert list(summary) == COLUMNS and len(summary) == 4
+    assert summary.weights_kept[summary.sparsity == .8].item() == sum(n - n * 8 // 10 for n in (784 * 30, 30 * 10, 10 * 10))
+    assert len(pd.read_csv(repo.results / 'timings.csv')) == 4
+
+
+def test_no_machine_in_results(repo):
+    for name, text in snapshot(repo).items():
+        if not name.endswith('.png'): assert str(repo.path).encode() not in text, name
+
+
+def test_second_repro_computes_nothing(repo):
+    p = repo.sh('dvc', 'repro')
+    assert not ran(p) and 'up to date' in p.stdout
+
+
+def test_byte_stable(repo):
+    before = snapshot(repo)
+    shutil.rmtree(repo.path / 'runs')
+    assert ran(repo.sh('dvc', 'repro', '-f')) == ALL
+    after = snapshot(repo)
+    assert before.keys() == after.keys()
+    assert [k for k in before if before[k] != after[k]] == []
+
+
+def test_words_make_nothing_stale(repo):
+    edit(repo, 'mplt/mask.py', '"The k-th largest element"', '"The element that is k-th largest" # a comment')
+    edit(repo, 'nbs/pipeline/run.ipynb', 'How they learned', 'How did they learn')
+    assert ran(repo.sh('dvc', 'repro')) == ['code']
+
+
+def test_changed_report_leaves_runs_alone(repo):
+    edit(repo, 'mplt/report.py', "dpi=130", "dpi=131")
+    assert ran(repo.sh('dvc', 'repro')) == ['code', 'tables', 'figures']
+
+
+def test_changed_module_makes_runs_stale(repo):
+    before = pd.read_csv(repo.results / 'summary.csv')
+    edit(repo, 'mplt/subnet.py', "z = stream(seed, name, 'weight')", "z = stream(seed+100, name, 'weight')")
+    assert ran(repo.sh('dvc', 'repro')) == ALL
+    after = pd.read_csv(repo.results / 'summary.csv')
+    assert (after.config_hash == before.config_hash).all() and (after.test_accuracy != before.test_accuracy).any()
+
+
+def test_changed_parameter_makes_its_run_stale(repo):
+    edit(repo, 'suites/tiny/params.yaml', 'seed: [0, 1]', 'seed: [0, 2]')
+    assert ran(repo.sh('dvc', 'repro')) == ['run@lenet5-dense', 'tables', 'figures']
+
+
+def test_bad_parameter_stops_with_a_sentence(repo):
+    edit(repo, 'suites/tiny/params.yaml', 'sparsity: [0.5, 0.8]', 'sparsity: [0.5, 1.0]')
+    p = repo.sh('dvc', 'repro', ok=False)
+    assert p.returncode and 'sparsity 1.0 is out of range' in p.stderr and 'Traceback' not in p.stderr
+
+
+def test_dvc_tells_the_story(repo):
+    assert 'lenet5 dense plain' in repo.sh('dvc', 'metrics', 'show', '--json').stdout
+    assert 'seed' in repo.sh('dvc', 'params', 'diff').stdout
+    assert 'run@fc1-mpt-1-32' in repo.sh('dvc', 'dag').stdout
+
+
+def papermill(repo, notebook, *args):
+    return repo.sh('papermill', '--engine', 'mplt', '-k', 'python3', *args, str(notebook), str(repo.path / 'out.ipynb'), cwd=repo.path, ok=False)
+
+
+def test_unknown_parameter(repo):
+    p = papermill(repo, 'nbs/pipeline/run.ipynb', '-p', 'kye', 'x')
+    assert p.returncode == 2 and "unknown parameter 'kye': did you mean 'key'?" in p.stderr and 'Traceback' not in p.stderr
+
+
+def test_missing_tag(repo):
+    nb = json.loads((repo.path / 'nbs/pipeline/tables.ipynb').read_text())
+    for c in nb['cells']: c['metadata'].pop('tags', None)
+    (repo.path / 'untagged.ipynb').write_text(json.dumps(nb))
+    p = papermill(repo, 'untagged.ipynb', '-p', 'suite', 'tiny')
+    assert p.returncode == 2 and "no cell tagged 'parameters'" in p.stderr and 'Traceback' not in p.stderr
+
+
+def test_lock_is_fresh():
+    "What dvc.lock says the quick suite was computed with is what is here: code, parameters, data (not results: they are the machine's)"
+    lock, params, stages = (yaml.safe_load((REPO / f).read_text()) for f in ('dvc.lock', 'params.yaml', 'dvc.yaml'))
+    now = code_digests([*MODULES, 'pipeline', 'report']) | {f'notebook_{k}': notebook_digest(REPO / f'nbs/pipeline/{k}.ipynb') for k in ('run', 'tables', 'figures')}
+    assert lock['stages'].keys() == {'code', 'tables', 'figures', *(f'run@{k}' for k in params['runs'])}
+    for name, stage in lock['stages'].items():
+        if name == 'code': continue
+        said = stage['params']['results/quick/code.json']
+        assert said == {k: now[k] for k in said}, name
+        if name.startswith('run@'):
+            key = name.removeprefix('run@')
+            assert stage['params']['params.yaml'] == {'defaults': params['defaults'], f'runs.{key}': params['runs'][key]}
