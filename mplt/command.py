@@ -19,14 +19,15 @@ from .pipeline import write_digests
 from .subnet import METHODS
 from .train import device
 
-# %% ../nbs/10_command.ipynb #18011047
+# %% ../nbs/10_command.ipynb #b1e6cbf5
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
-        flags = [o for a in self._actions for o in a.option_strings]
+        parsers = [self, *(p for a in self._actions if isinstance(a.choices, dict) for p in a.choices.values())]
+        flags = {o: 1 for p in parsers for a in p._actions for o in a.option_strings}
         if (m := re.match(r'unrecognized arguments: (--\w\S*)', message)): pick(flags, m[1], 'flag')
         raise UserError(f'{message}: see `{self.prog} --help`')
 
-# %% ../nbs/10_command.ipynb #9d88585d
+# %% ../nbs/10_command.ipynb #827986bc
 def _run(args):
     given = vars(args).copy()
     out,where = given.pop('out'),given.pop('device')
@@ -42,7 +43,7 @@ def _add_run(commands):
     docs = docments(Config)
     for f in fields(Config):
         default = 'from the recipe' if f.default is None else f.default
-        p.add_argument('--arch_type' if f.name=='arch' else f'--{f.name}', dest=f.name, metavar=f.name.upper(), help=f'{docs[f.name]} (default: {default})'.replace('%','%%'))
+        p.add_argument(f'--{f.name}', *(['--arch_type'] if f.name=='arch' else []), dest=f.name, metavar=f.name.upper(), help=f'{docs[f.name]} (default: {default})'.replace('%','%%'))
     p.add_argument('--device', help='auto, cpu, cuda, mps (default: as settings.ini says)')
     p.add_argument('--out', metavar='FOLDER', help='run folder (default: runs/HASH); it gets config, curves, summary and the ticket with the learned masks')
     p.set_defaults(do=_run)

@@ -104,13 +104,13 @@ def _gather(name, mirror, tmp):
         (tmp/f).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(mirror/f, tmp/f)
 
-# %% ../nbs/00_data.ipynb #70a215d4
+# %% ../nbs/00_data.ipynb #8dfe4464
 def _download(name, dest):
     import torchvision
     try:
         for train in (True,False): getattr(torchvision.datasets, SOURCES[name].download)(dest, train=train, download=True)
     except Exception as e:
-        raise UserError(f"{name} could not be downloaded ({type(e).__name__}: {e}): check the network, or set data_mirror in settings.ini "
+        raise UserError(f"{name} could not be downloaded ({type(e).__name__}: {' '.join(str(e).split())}): check the network, or set data_mirror in settings.ini "
                         f"(or MPLT_DATA_MIRROR) to a folder that holds {next(iter(SOURCES[name].files))}") from e
 
 # %% ../nbs/00_data.ipynb #e0044355

@@ -32,7 +32,7 @@ def test_run_leaves_its_results_and_repeats_them(tmp_path):
 @pytest.mark.parametrize('args, says', [
     ('run --sparsity 80', "sparsity 80.0 is out of range"), ('run --sparsity x', "sparsity 'x' is not valid"), ('run --method mpt-1-33', "did you mean 'mpt-1-32'"),
     ('run --epochs -1', 'epochs -1 is out of range'), ('run --batch_size 1000 --limit 50', 'batch_size 1000 does not fit'), ('run --device tpu', "unknown device 'tpu'"),
-    ('run --arch conv2', "did you mean '--arch_type'"), ('run --out file/x', 'file/x cannot be written'), ('data fetch cifar', "did you mean 'cifar10'"),
+    ('run --sparcity .5', "unknown flag '--sparcity': did you mean '--sparsity'?"), ('run --out file/x', 'file/x cannot be written'), ('data fetch cifar', "did you mean 'cifar10'"),
     ('data verify mnist --root .', 'is missing'), ('run --method dense --sparsity .5', 'removes no weights'), ('run --method mpt-1-1 --bn none', "bn 'none' does not fit"),
 ])
 def test_mistakes(args, says, tmp_path):

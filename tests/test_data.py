@@ -19,7 +19,7 @@ def mirror(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     for i, f in enumerate(data.SOURCES['cifar10'].files):
         content = {b'data': rng.randint(0, 256, (20, 3072)).astype(np.uint8), b'labels': [(i + j) % 10 for j in range(20)]}
-        (tmp_path / 'mirror' / f).write_bytes(pickle.dumps(content, protocol=2))
+        (tmp_path / 'mirror' / f).write_bytes(pickle.dumps(content, protocol=3))
         files[f] = hashlib.md5((tmp_path / 'mirror' / f).read_bytes()).hexdigest()
     monkeypatch.setitem(data.SOURCES, 'cifar10', data.Source(files, tuple('0123456789'), (.5,) * 3, (.5,) * 3, True, 'CIFAR10', (3, 32, 32)))
     monkeypatch.setenv('MPLT_DATA_MIRROR', str(tmp_path / 'mirror'))
@@ -97,7 +97,7 @@ def test_mnist5k_is_in_the_repository_only(tmp_path):
 def test_the_real_sets(name, shape, n, tmp_path):
     d = load(name, tmp_path)
     assert (len(d.train.y), len(d.test.y)) == n and d.train.x.shape[1:] == shape == d.source.in_shape
-    assert d.train.y.bincount().min() > 5000 and len(d.source.classes) == 10
+    assert d.train.y.bincount().min() >= 5000 and len(d.source.classes) == 10
     pixels = d.train.x[::7].float() / 255
     assert np.allclose(pixels.mean((0, 2, 3)), d.source.mean, atol=.01)
-    assert np.allclose(pixels.flatten(2).transpose(0, 1).flatten(1).std(1), d.source.std, atol=.02)  # CIFAR-10's commonly used std is per image
+    assert np.allclose(pixels.transpose(0, 1).flatten(1).std(1), d.source.std, atol=.01)

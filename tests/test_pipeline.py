@@ -11,10 +11,10 @@ from mplt.experiment import MODULES, code_digests
 from mplt.pipeline import notebook_digest
 
 COLUMNS = 'suite dataset arch width method bn scope sparsity seed epochs val_accuracy test_accuracy weights_total weights_kept ticket_bytes config_hash'.split()
-ALL = ['code', 'run@fc1-mpt-1-32', 'run@lenet5-dense', 'tables', 'figures']
+ALL = ['code', 'figures', 'run@fc1-mpt-1-32', 'run@lenet5-dense', 'tables']
 
 
-def ran(p): return re.findall(r"Running stage '([^']+)'", p.stdout)
+def ran(p): return sorted(re.findall(r"Running stage '([^']+)'", p.stdout)
 
 
 def snapshot(repo):
@@ -67,7 +67,7 @@ def test_words_make_nothing_stale(repo):
 
 def test_changed_report_leaves_runs_alone(repo):
     edit(repo, 'mplt/report.py', "dpi=130", "dpi=131")
-    assert ran(repo.sh('dvc', 'repro')) == ['code', 'tables', 'figures']
+    assert ran(repo.sh('dvc', 'repro')) == ['code', 'figures', 'tables']
 
 
 def test_changed_module_makes_runs_stale(repo):
@@ -80,7 +80,7 @@ def test_changed_module_makes_runs_stale(repo):
 
 def test_changed_parameter_makes_its_run_stale(repo):
     edit(repo, 'suites/tiny/params.yaml', 'seed: [0, 1]', 'seed: [0, 2]')
-    assert ran(repo.sh('dvc', 'repro')) == ['run@lenet5-dense', 'tables', 'figures']
+    assert ran(repo.sh('dvc', 'repro')) == ['figures', 'run@lenet5-dense', 'tables']
 
 
 def test_bad_parameter_stops_with_a_sentence(repo):
