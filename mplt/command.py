@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['parser', 'main']
 
-# %% ../nbs/10_command.ipynb #f04b3101
-import argparse,logging,os,re,sys
+# %% ../nbs/10_command.ipynb #a9a6834c
+import argparse,logging,re,sys
 from dataclasses import asdict,fields
 from pathlib import Path
 
 import pandas as pd
 from fastcore.docments import docments
 
-from .data import SOURCES,UserError,fetch,load,pick,settings,verify
+from .data import SOURCES,UserError,fetch,pick,settings,verify
 from .experiment import Config,config,config_hash,run
 from .pipeline import write_digests
 from .subnet import METHODS
@@ -27,15 +27,14 @@ class _Parser(argparse.ArgumentParser):
         if (m := re.match(r'unrecognized arguments: (--\w\S*)', message)): pick(flags, m[1], 'flag')
         raise UserError(f'{message}: see `{self.prog} --help`')
 
-# %% ../nbs/10_command.ipynb #827986bc
+# %% ../nbs/10_command.ipynb #628e79f5
 def _run(args):
     given = vars(args).copy()
-    out,where = given.pop('out'),given.pop('device')
-    if where: os.environ['MPLT_DEVICE'] = where
+    out,where = given.pop('out'),device(given.pop('device') or settings().device).type
     c = config(**given)
-    folder = Path(out or Path('runs')/config_hash(c))
-    print(f"{c.method} on {c.dataset} with {c.arch}, {device(settings().device).type}, into {folder}:", ', '.join(f'{k} {v}' for k,v in asdict(c).items() if k not in ('method','dataset','arch')))
-    row = run(c, folder)
+    folder = Path(out or settings().root/'runs'/config_hash(c))
+    print(f"{c.method} on {c.dataset} with {c.arch}, {where}, into {folder}:", ', '.join(f'{k} {v}' for k,v in asdict(c).items() if k not in ('method','dataset','arch')))
+    row = run(c, folder, where)
     print(f"test accuracy {row['test_accuracy']:.4f}, validation {row['val_accuracy']:.4f}; {row['weights_kept']} of {row['weights_total']} weights kept; {row['ticket_bytes']} bytes in {folder/'ticket.safetensors'}")
 
 def _add_run(commands):
@@ -48,14 +47,13 @@ def _add_run(commands):
     p.add_argument('--out', metavar='FOLDER', help='run folder (default: runs/HASH); it gets config, curves, summary and the ticket with the learned masks')
     p.set_defaults(do=_run)
 
-# %% ../nbs/10_command.ipynb #6a338ef9
+# %% ../nbs/10_command.ipynb #295e19b9
 def _data(args):
     name = pick(SOURCES, args.name, 'data set')
     place = Path(args.root or settings().data)/name
-    if args.what=='fetch': place = fetch(name, place.parent)
+    if args.what=='fetch': fetch(name, place.parent)
     else: verify(name, place)
-    data = load(name, place.parent)
-    print(f'{place}: {len(data.source.files)} files verified, {len(data.train.y)} training and {len(data.test.y)} test images')
+    print(f'{place}: {len(SOURCES[name].files)} files verified')
 
 def _add_data(commands):
     p = commands.add_parser('data', help='bring or check a data set', allow_abbrev=False)
@@ -81,7 +79,7 @@ def parser()->argparse.ArgumentParser:
     d.set_defaults(do=_digest)
     return p
 
-# %% ../nbs/10_command.ipynb #0856e8fa
+# %% ../nbs/10_command.ipynb #9d276fef
 def main(
     argv:list=None, # Arguments; the process's if None
 ): # Exit status
@@ -92,6 +90,7 @@ def main(
         args = parser().parse_args(argv)
         do = vars(args).pop('do')
         do(args)
+        return 0
     except UserError as e:
         print(f'mplt: {e}', file=sys.stderr)
         return 2

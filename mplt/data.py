@@ -6,8 +6,8 @@
 __all__ = ['SOURCES', 'Images', 'DataSet', 'UserError', 'pick', 'settings', 'Source', 'verify', 'fetch', 'load', 'stream',
            'stratified', 'split', 'crop_flip', 'normalise', 'batches']
 
-# %% ../nbs/00_data.ipynb #b6f20a74
-import gzip,hashlib,io,os,pickle,shutil,tempfile
+# %% ../nbs/00_data.ipynb #9127fb70
+import configparser,gzip,hashlib,io,os,pickle,shutil,tempfile
 from collections import namedtuple
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -32,17 +32,18 @@ def pick(
     near = get_close_matches(key, names, 1)
     raise UserError(f"unknown {what} {name!r}: " + (f"did you mean {names[near[0]]!r}?" if near else "it is one of "+", ".join(map(str, table))))
 
-# %% ../nbs/00_data.ipynb #b0f65a9f
+# %% ../nbs/00_data.ipynb #af0542eb
 _settings = dict(data='data', data_mirror='', device='auto', threads='0')
 
-def settings()->SimpleNamespace: # `data` (folder), `data_mirror` (folder or None), `device`, `threads` (0: PyTorch decides)
+def settings()->SimpleNamespace: # `root` (folder of settings.ini, else this one), `data` (folder), `data_mirror` (folder or None), `device`, `threads` (0: PyTorch decides)
     "The machine's settings, from the nearest settings.ini at or above this folder and the environment"
-    found = Config.find('settings.ini', interpolation=None)
+    try: found = Config.find('settings.ini', interpolation=None)
+    except configparser.Error as e: raise UserError(f"settings.ini cannot be read ({' '.join(str(e).split())}): expected lines like 'threads = 2' under [DEFAULT]") from None
     s = {k: os.environ.get(f'MPLT_{k.upper()}', found.get(k, v) if found else v) for k,v in _settings.items()}
     here = found.config_path if found else Path.cwd()
     if not s['threads'].isdigit(): raise UserError(f"threads is {s['threads']!r} in settings.ini or MPLT_THREADS: expected a whole number, 0 for PyTorch's own choice")
     mirror = here/Path(s['data_mirror']).expanduser() if s['data_mirror'] else None
-    return SimpleNamespace(data=here/Path(s['data']).expanduser(), data_mirror=mirror, device=s['device'], threads=int(s['threads']))
+    return SimpleNamespace(root=here, data=here/Path(s['data']).expanduser(), data_mirror=mirror, device=s['device'], threads=int(s['threads']))
 
 # %% ../nbs/00_data.ipynb #05772615
 @dataclass(frozen=True)

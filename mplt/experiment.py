@@ -6,7 +6,7 @@
 __all__ = ['RECIPES', 'MODULES', 'Config', 'config', 'config_hash', 'sweep', 'digest', 'code_digests', 'write', 'run', 'read_row',
            'layer_counts']
 
-# %% ../nbs/07_experiment.ipynb #17b7d693
+# %% ../nbs/07_experiment.ipynb #e18cc866
 import ast,hashlib,json,os,platform
 from dataclasses import asdict,dataclass,fields,replace
 from itertools import product
@@ -19,17 +19,17 @@ from . import ticket
 from .data import SOURCES,Images,UserError,load,pick,settings,split
 from .mask import global_masks
 from .models import ARCHS,BNS,build
-from .subnet import INITS,METHODS,as_subnet,masks,weighted
+from .subnet import INITS,METHODS,as_subnet,draw_scores,masks,weighted
 from .train import OPTIMIZERS,PRECISIONS,check_batch_size,device,evaluate,fit
 
-# %% ../nbs/07_experiment.ipynb #43d3a534
-_frozen = dict(optimizer='sgd', lr=.1, weight_decay=1e-4)
+# %% ../nbs/07_experiment.ipynb #dc51d62c
+_frozen = dict(sparsity=.5, optimizer='sgd', lr=.1, weight_decay=1e-4)
 RECIPES = {
     'dense':      dict(optimizer='adam', lr=1.2e-3),
     'edge-popup': _frozen,
     'mpt-1-32':   _frozen,
-    'mpt-1-1':    dict(optimizer='adam', lr=.01, bn='plain'),
-    'random':     dict(epochs=1)}
+    'mpt-1-1':    dict(sparsity=.5, optimizer='adam', lr=.01, bn='plain'),
+    'random':     dict(sparsity=.5, epochs=1)}
 _common = dict(sparsity=0., bn='none', epochs=20, optimizer='sgd', lr=.1, weight_decay=0.)
 
 # %% ../nbs/07_experiment.ipynb #c538640b
@@ -74,7 +74,7 @@ def _value(name, kind, v):
     if not ok(v): raise UserError(f"{name} {v!r} is out of range: expected {expected}")
     return v
 
-# %% ../nbs/07_experiment.ipynb #ff0833e6
+# %% ../nbs/07_experiment.ipynb #ffcfb3dc
 def config(
     **given, # Fields of `Config`; None is as good as left out
 )->Config: # Checked, with every field filled in
@@ -90,6 +90,7 @@ def config(
 def _consistent(c):
     "What no field can tell alone"
     if METHODS[c.method].mask=='none' and c.sparsity: raise UserError(f"sparsity {c.sparsity} does not fit method {c.method!r}: it removes no weights, leave sparsity out")
+    if c.bn!='none' and c.batch_size==1: raise UserError("batch_size 1 does not fit batch normalisation: it needs at least 2 images, or bn none")
     if METHODS[c.method].activation_bits==1 and c.bn=='none': raise UserError(f"bn 'none' does not fit method {c.method!r}: signs need batch normalisation before them, plain or learned")
 
 # %% ../nbs/07_experiment.ipynb #fff95ad6
@@ -128,7 +129,7 @@ def code_digests(
     "What the code of this package does, module by module"
     return {m: digest((Path(mplt.__file__).parent/f'{m}.py').read_text(encoding='utf8')) for m in modules}
 
-# %% ../nbs/07_experiment.ipynb #61607002
+# %% ../nbs/07_experiment.ipynb #60ee62a8
 def write(
     path, # File to write
     text:str, # Its new content
@@ -138,36 +139,43 @@ def write(
     tmp.write_text(text, encoding='utf8', newline='\n')
     os.replace(tmp, path)
 
+def _held(folder, c):
+    "The digests of the code that ran this config in the folder, None if it is free; a folder that is something else is refused"
+    if not folder.is_dir() or not any(folder.iterdir()): return None
+    try: held = json.loads((folder/'config.json').read_text())
+    except (OSError,ValueError): raise UserError(f"{folder} is not empty and holds no run (no readable config.json): give another folder") from None
+    if held.get('config_hash')==config_hash(c): return held['code']
+    differ = [k for k,v in asdict(c).items() if held.get('config', {}).get(k)!=v]
+    raise UserError(f"{folder} holds a run of another config ({', '.join(differ)} differ): give another folder, or delete it")
+
 def _claim(folder, c):
     "Prepare the folder for this config and this code"
-    file,mine = folder/'config.json',dict(config=asdict(c), code=code_digests())
+    theirs = _held(folder, c)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if file.exists():
-            theirs = json.loads(file.read_text())
-            if theirs['config']!=mine['config']: raise UserError(f"{folder} holds a run of another config ({', '.join(k for k,v in mine['config'].items() if theirs['config'].get(k)!=v)} differ): give another folder, or delete it")
-            if theirs['code']==mine['code']: return
-            for f in 'summary.csv','state.pt': (folder/f).unlink(missing_ok=True)
-        write(file, json.dumps(mine, indent=1))
+        if theirs==code_digests(): return
+        for f in 'summary.csv','state.pt': (folder/f).unlink(missing_ok=True)
+        write(folder/'config.json', json.dumps(dict(config_hash=config_hash(c), config=asdict(c), code=code_digests()), indent=1))
     except OSError as e: raise UserError(f"{folder} cannot be written ({e.strerror}): give another folder") from e
 
-# %% ../nbs/07_experiment.ipynb #fa692137
+# %% ../nbs/07_experiment.ipynb #659b6ea9
 def run(
     c:Config, # From `config`, or a dict of what to give it
-    folder=None, # The run folder; `runs/HASH` if None
+    folder=None, # The run folder; `runs/HASH` beside settings.ini if None
+    on:str=None, # Device; the one in settings.ini if None
 )->dict: # The row of summary.csv
     "Run a config to its end, or go on with it, or read what it has left; raises `UserError` before any computing"
     if isinstance(c, dict): c = config(**c)
-    folder = Path(folder or Path('runs')/config_hash(c))
-    where = device(settings().device)
+    s = settings()
+    folder,where = Path(folder or s.root/'runs'/config_hash(c)),device(on or s.device)
+    if _held(folder, c)==code_digests() and (folder/'summary.csv').exists(): return read_row(folder)
     data = load(c.dataset)
     parts = split(data, c.seed, c.limit)
     check_batch_size(c.batch_size, parts.train)
     _claim(folder, c)
-    if (folder/'summary.csv').exists(): return read_row(folder)
     for k,p in vars(parts).items(): setattr(parts, k, Images(*(o.to(where) for o in p)))
-    torch.backends.cudnn.deterministic,torch.backends.cudnn.benchmark = True,False
-    if settings().threads: torch.set_num_threads(settings().threads)
+    torch.backends.cudnn.deterministic,torch.backends.cudnn.allow_tf32 = True,False
+    if s.threads: torch.set_num_threads(s.threads)
     model = as_subnet(build(c.arch, data.source.in_shape, len(data.source.classes), c.width, c.bn), c.method, c.sparsity, c.seed, init=c.init).to(where)
     curves = pd.DataFrame(fit(model, parts, data.source, c, folder/'state.pt'))
     _leave(folder, c, data, parts, model, curves)
@@ -193,14 +201,15 @@ def _leave(folder, c, data, parts, model, curves):
                val_accuracy=val, test_accuracy=test, weights_total=layers.weights.sum(), weights_kept=layers.kept.sum(), ticket_bytes=size, config_hash=config_hash(c))
     write(folder/'summary.csv', pd.DataFrame([row]).to_csv(index=False))
 
-# %% ../nbs/07_experiment.ipynb #7b8ded98
+# %% ../nbs/07_experiment.ipynb #8aff3046
 def layer_counts(
     model, # From `as_subnet`
-)->pd.DataFrame: # Columns: layer, weights, kept, kept_global (empty for methods without scores)
+)->pd.DataFrame: # Columns: layer, weights, kept; and for methods with scores kept_global, kept_global_start
     "How many weights each layer has and keeps, and would keep under one threshold for the whole network"
     found,layers = masks(model),weighted(model)
     scores = {k: layers[k].parametrizations.weight[0].scores for k in found if hasattr(layers[k].parametrizations.weight[0], 'scores')}
-    shared = global_masks(scores, model.subnet['sparsity']) if scores else {}
-    count = lambda m: int(m.count_nonzero())
-    return pd.DataFrame([dict(layer=k, weights=(n := layers[k].weight.numel()), kept=count(found[k]) if k in found else n,
-                              kept_global=count(shared[k]) if k in shared else None) for k in layers]).astype({'kept_global': 'Int64'})
+    start = {k: draw_scores(s.shape, model.subnet['seed'], k) for k,s in scores.items()}
+    one,one_start = (global_masks(o, model.subnet['sparsity']) if o else {} for o in (scores, start))
+    count = lambda masks, k, default=None: int(masks[k].count_nonzero()) if k in masks else default
+    rows = [dict(layer=k, weights=(n := m.weight.numel()), kept=count(found, k, n), kept_global=count(one, k), kept_global_start=count(one_start, k)) for k,m in layers.items()]
+    return pd.DataFrame(rows).astype({'kept_global': 'Int64', 'kept_global_start': 'Int64'})

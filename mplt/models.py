@@ -36,21 +36,21 @@ def _block(name, layer, bn, act, pool=False):
         yield f'{name}_bn', (nn.BatchNorm2d if conv else nn.BatchNorm1d)(size, affine=bn=='learned')
     yield f'{name}_act', Sign() if act=='sign' else nn.ReLU()
 
-# %% ../nbs/03_models.ipynb #856fbee9
+# %% ../nbs/03_models.ipynb #c47b3b3c
 def _layers(in_shape, num_classes, width, bn, act, convs='', fcs=(), kernel=3, padding=1, side=0):
     c,h,w = in_shape
     border = max(0, side-h),max(0, side-w)
     if any(border): yield 'border', nn.ZeroPad2d((border[1]//2, -(-border[1]//2), border[0]//2, -(-border[0]//2)))
     h,w = h+border[0],w+border[1]
     for i,(o,pool) in enumerate(_pooled(convs), 1):
-        o = round(o*width)
+        o = max(1, round(o*width))
         yield from _block(f'conv{i}', nn.Conv2d(c, o, kernel, padding=padding, bias=bn=='none'), bn, act, pool)
         c,h,w = o,h+2*padding-kernel+1,w+2*padding-kernel+1
         if pool: h,w = h//2,w//2
     yield 'flatten', nn.Flatten()
     n = c*h*w
     for i,o in enumerate(fcs, 1):
-        o = round(o*width)
+        o = max(1, round(o*width))
         yield from _block(f'fc{i}', nn.Linear(n, o, bias=bn=='none'), bn, act)
         n = o
     yield f'fc{len(fcs)+1}', nn.Linear(n, num_classes)

@@ -17,23 +17,24 @@ from .models import ARCHS,BNS
 from .subnet import METHODS
 from .ticket import entropy
 
-# %% ../nbs/08_report.ipynb #08dd511e
+# %% ../nbs/08_report.ipynb #b9eb12ae
 def gather(
-    folder, # Of a suite's results: its runs/KEY hold the rows
+    folders:list, # Of the stages of a suite
     file:str, # summary.csv, curves.csv or layers.csv
-)->pd.DataFrame: # The rows of all its stages, in the order of their names
+)->pd.DataFrame: # The rows of all stages
     "Put the stages' rows together"
-    found = sorted(Path(folder).glob(f'runs/*/{file}'))
-    if not found: raise UserError(f"{folder} holds no runs/*/{file}: run the suite's experiments first, `dvc repro` does")
-    return pd.concat([pd.read_csv(f, keep_default_na=False, na_values={'kept_global': ['']}) for f in found], ignore_index=True)
+    if (missing := [f for f in folders if not (Path(f)/file).exists()]): raise UserError(f"{missing[0]} has no {file}: run the suite's experiments first, `dvc repro` does")
+    return pd.concat([pd.read_csv(Path(f)/file, keep_default_na=False, na_values={k: [''] for k in ('kept_global','kept_global_start')}) for f in folders], ignore_index=True)
 
-# %% ../nbs/08_report.ipynb #bb13a2fb
+# %% ../nbs/08_report.ipynb #a1cb230d
 _seedless = ['dataset','arch','width','method','bn','scope','sparsity','epochs']
 
 def over_seeds(
     summary:pd.DataFrame, # Rows of summary.csv
 )->pd.DataFrame: # A row a setting: seeds, val, test, test_std (NaN for one seed), weights_total, weights_kept, ticket_bytes, config_hash (of the first seed)
     "Mean and sample standard deviation over seeds"
+    twice = summary[summary.duplicated([*_seedless, 'seed'], keep=False)]
+    if len(twice): raise UserError(f"runs {', '.join(twice.config_hash)} differ in nothing that a table shows: put them into suites of their own")
     order = dict(arch=list(ARCHS), method=list(METHODS), bn=list(BNS)) # of the tables in which they are defined
     rows = summary.sort_values(_seedless, key=lambda o: o.map(order[o.name].index) if o.name in order else o, kind='stable')
     return rows.groupby(_seedless, sort=False, as_index=False).agg(seeds=('seed','size'), val=('val_accuracy','mean'), test=('test_accuracy','mean'), test_std=('test_accuracy','std'),
@@ -70,7 +71,7 @@ def table2(
         'file, bytes': b.ticket_bytes.round().astype(int), 'bits a weight': (8*b.ticket_bytes/b.weights_total).round(3), 'fp32, bytes': 4*b.weights_total, '1 bit a weight, bytes': -(-b.weights_total//8),
         'entropy bound of the mask, bytes': bound})
 
-# %% ../nbs/08_report.ipynb #418fb637
+# %% ../nbs/08_report.ipynb #c6512989
 COLORS = {'dense': 'black', 'mpt-1-32': 'C0', 'mpt-1-1': 'C1', 'edge-popup': 'C2', 'random': 'grey'}
 
 def _label(method, bn, all_bn): return method + (f' (BN {bn})' if len(all_bn)>1 else '')
@@ -99,8 +100,8 @@ def accuracy_vs_pruned(
             o = o.sort_values('sparsity')
             ax.errorbar(100*o.sparsity, 100*o.test, yerr=100*o.test_std, marker='o' if bn!='learned' else 's', ls='-' if bn!='learned' else '--', mfc=None if bn!='learned' else 'white',
                         ms=4, capsize=2, color=COLORS[method], label=_label(method, bn, set(g[g.method==method].bn)))
-        chance = g[g.method=='random'].test
-        if len(chance): ax.text(.02, .03, f'random mask: {100*chance.mean():.0f} %', transform=ax.transAxes, fontsize=8, color=COLORS['random'])
+        chance = 100*g[g.method=='random'].test
+        if len(chance): ax.text(.02, .03, f'random masks: {chance.min():.0f} to {chance.max():.0f} %', transform=ax.transAxes, fontsize=8, color=COLORS['random'])
         ax.set(xlabel='% weights pruned', ylabel='test accuracy, %', xlim=(0,100))
         ax.margins(y=.15)
         _legend(ax)
@@ -124,7 +125,7 @@ def learning_curves(
         _legend(bottom)
     return fig
 
-# %% ../nbs/08_report.ipynb #9df88254
+# %% ../nbs/08_report.ipynb #26815037
 def survivors(
     summary:pd.DataFrame, # Rows of summary.csv
     layers:pd.DataFrame, # Rows of layers.csv
@@ -136,8 +137,9 @@ def survivors(
         o = g.iloc[0]
         l = layers[layers.config_hash==o.config_hash]
         x = range(len(l))
-        ax.bar([i-.2 for i in x], 100*l.kept/l.weights, .4, label='threshold per layer (as trained)')
-        ax.bar([i+.2 for i in x], 100*l.kept_global.astype(float)/l.weights, .4, label='one global threshold, same scores')
+        bars = dict(kept='threshold per layer (as trained)', kept_global='one global threshold, same scores', kept_global_start='one global threshold, before training')
+        for shift,color,(column,label) in zip((-.27,0,.27), ('C0','C1','lightgrey'), bars.items()):
+            ax.bar([i+shift for i in x], 100*l[column].astype(float)/l.weights, .27, label=label, color=color)
         ax.set_xticks(list(x), l.layer); ax.set_ylabel('% weights kept'); ax.set_title(f'{ax.get_title()}, {method}, {100*o.sparsity:g} % pruned', fontsize=9)
         _legend(ax)
     return fig
@@ -161,9 +163,9 @@ def save_table(
     shown = table.astype(object).where(table.notna(), '–')
     write(f'{stem}.md', f'{caption}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n')
 
-# %% ../nbs/08_report.ipynb #7361377e
+# %% ../nbs/08_report.ipynb #0ed884b1
 def metrics(
     summary:pd.DataFrame, # Rows of summary.csv
-)->dict: # {network, method and BN: {sparsity, validation, test}}
+)->dict: # {data set, network and width, method and BN: {sparsity, validation, test}}
     "The best setting of each network and method"
-    return {f'{o.arch} {o.method} {o.bn}': dict(sparsity=o.sparsity, validation=round(o.val, 4), test=round(o.test, 4)) for o in best(over_seeds(summary)).itertuples()}
+    return {f'{o.dataset} {o.arch} x{o.width:g} {o.method} {o.bn}': dict(sparsity=o.sparsity, validation=round(o.val, 4), test=round(o.test, 4)) for o in best(over_seeds(summary)).itertuples()}

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['METHODS', 'INITS', 'Method', 'used_weight', 'Masked', 'draw_weight', 'draw_scores', 'weighted', 'as_subnet', 'masks']
 
-# %% ../nbs/04_subnet.ipynb #ec342da9
+# %% ../nbs/04_subnet.ipynb #733e9506
+from copy import deepcopy
 from dataclasses import asdict,dataclass
 
 import numpy as np, torch
@@ -93,40 +94,43 @@ def draw_scores(shape, seed, name)->torch.Tensor: # S, float32
     u = stream(seed, name, 'scores').random_sample(tuple(shape))
     return torch.from_numpy(((2*u-1)/np.prod(shape[1:])**.5).astype(np.float32))
 
-# %% ../nbs/04_subnet.ipynb #2df44c55
+# %% ../nbs/04_subnet.ipynb #2b63a7c8
 def weighted(
     model:nn.Module, # Any network
 )->dict: # Layer name: the layer
     "The convolutions and linear layers of a network, in the network's order"
     return {k: m for k,m in model.named_modules() if isinstance(m, (_ConvNd,nn.Linear))}
 
-def _set_bn(bn_layer, bn):
+def _set_bn(bn_layer, bn, like):
     learned = bn=='learned'
     bn_layer.affine = learned
     for name,value in ('weight',1.),('bias',0.):
-        setattr(bn_layer, name, nn.Parameter(torch.full((bn_layer.num_features,), value)) if learned else None)
+        setattr(bn_layer, name, nn.Parameter(like.new_full((bn_layer.num_features,), value)) if learned else None)
 
-# %% ../nbs/04_subnet.ipynb #1fa90354
-def _binary_activations(model, in_shape):
-    "ReLU to sign, everywhere; refuse a layer that still sees anything else"
+# %% ../nbs/04_subnet.ipynb #79e4acf4
+def _binary_activations(model):
+    "ReLU to sign, everywhere"
     for parent in list(model.modules()):
         for k,m in list(parent.named_children()):
             if isinstance(m, nn.ReLU): setattr(parent, k, Sign())
+
+def _is_binary(x): return bool(((x.abs()==1) | (x==0).all(0)).all()) # what is 0 for all images is zero padding
+
+def _probe(model, in_shape):
+    "Refuse a layer after the first that would see anything but signs"
     if in_shape is None: raise UserError("binary activations are checked on one forward pass: give in_shape, the (channels, height, width) of an image")
-    seen = []
-    hooks = [m.register_forward_pre_hook(lambda _,x,k=k: seen.append((k, bool(((x[0].abs()==1)|(x[0]==0)).all()))))
-             for k,m in weighted(model).items()]
-    was_training = model.training
-    with torch.no_grad(): model.eval()(torch.randn(2, *in_shape))
-    model.train(was_training)
-    for h in hooks: h.remove()
+    model,seen,w = deepcopy(model).eval(),[],next(iter(weighted(model).values())).weight
+    _binary_activations(model)
+    for k,m in weighted(model).items(): m.register_forward_pre_hook(lambda _,x,k=k: seen.append((k, _is_binary(x[0]))))
+    x = torch.randn(8, *in_shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(): model(x.to(w))
     if (bad := [k for k,ok in seen[1:] if not ok]): raise UserError(f"layer {bad[0]!r} sees activations that are not ±1: put a sign, as the last step before it, or use a method with 32-bit activations")
 
-# %% ../nbs/04_subnet.ipynb #2da5c85b
+# %% ../nbs/04_subnet.ipynb #2bc3ec2c
 def as_subnet(
     model:nn.Module, # From `build`, or any other network; it is changed in place
     method:str, # A name in `METHODS`
-    sparsity:float=0., # Fraction of each layer's weights removed, in [0, 1); 0 for methods without a mask
+    sparsity:float, # Fraction of each layer's weights removed, in [0, 1); 0 for methods without a mask
     seed:int=0, # Of weights, scores and drawn masks
     *,
     bn:str=None, # Make existing batch normalisation 'plain' or 'learned'; None leaves it as it is
@@ -136,15 +140,19 @@ def as_subnet(
     "Turn a network into a method's; raises `UserError` for what the method cannot be applied to"
     method,init = pick(METHODS, method, 'method'),pick(INITS, init, 'init')
     row,layers = METHODS[method],weighted(model)
+    in_shape = in_shape or getattr(model, 'spec', {}).get('in_shape')
     _check(model, layers, method, sparsity, bn)
+    if row.activation_bits==1: _probe(model, in_shape)
+    like = next(iter(layers.values())).weight
     for m in model.modules():
-        if bn and isinstance(m, _BatchNorm): _set_bn(m, bn)
+        if bn and isinstance(m, _BatchNorm): _set_bn(m, bn, like)
     for name,m in layers.items(): _convert(m, name, row, sparsity, seed, init)
-    if row.activation_bits==1: _binary_activations(model, in_shape or getattr(model, 'spec', {}).get('in_shape'))
-    model.subnet = dict(method=method, sparsity=sparsity, seed=seed, init=init)
+    if row.activation_bits==1: _binary_activations(model)
+    if row.mask=='drawn': model.requires_grad_(False)
+    model.subnet = dict(method=method, sparsity=sparsity, seed=seed, init=init, bn=bn, in_shape=in_shape and tuple(in_shape))
     return model
 
-# %% ../nbs/04_subnet.ipynb #1882dbbc
+# %% ../nbs/04_subnet.ipynb #dfeefc0b
 def _check(model, layers, method, sparsity, bn):
     "Everything that can be refused, before anything is changed"
     row = METHODS[method]
@@ -152,6 +160,7 @@ def _check(model, layers, method, sparsity, bn):
     if not 0<=sparsity<1: raise UserError(f"sparsity {sparsity!r} is out of range: it is the fraction of weights removed, at least 0 and below 1")
     if bn and pick(BNS, bn, 'bn')=='none': raise UserError("bn 'none' cannot be had by converting: as_subnet removes no layer; build the network without batch normalisation")
     if any(parametrize.is_parametrized(m) for m in layers.values()): raise UserError("the network has been converted already: build a new one")
+    if not layers: raise UserError("the network has no convolution and no linear layer: there is nothing to convert")
     owner = {}
     for k,m in layers.items():
         if (first := owner.setdefault(id(m.weight), k))!=k: raise UserError(f"layers {first!r} and {k!r} share one weight: a ticket needs a weight for each layer")

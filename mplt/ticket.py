@@ -92,7 +92,7 @@ def info(
     if header['format']!=FORMAT: raise UserError(f"{path} has format {header['format']!r}: this version of mplt reads format {FORMAT}")
     return header
 
-# %% ../nbs/06_ticket.ipynb #074885e2
+# %% ../nbs/06_ticket.ipynb #dd515b32
 def load(
     path, # File of a ticket
     model:nn.Module=None, # The network to fill, unconverted, for a ticket of a network that `build` does not know
@@ -102,8 +102,7 @@ def load(
     if model is None and not header['spec']: raise UserError(f"{path} is the ticket of a network that mplt does not build: give load() that network as `model`")
     with safe_open(path, 'pt') as f: tensors = {k: f.get_tensor(k) for k in f.keys()}
     if model is None: model = build(**header['spec'])
-    in_shape = header['spec'] and header['spec']['in_shape']
-    as_subnet(model, **header['subnet'], in_shape=in_shape)
+    as_subnet(model, **header['subnet'])
     bits = METHODS[header['subnet']['method']].weight_bits
     if _checksum(model, bits)!=header['checksum']: raise UserError(f"{path}: seed {header['subnet']['seed']} did not give back the ticket's random weights, so the network cannot be rebuilt exactly here")
     for k,m in weighted(model).items():

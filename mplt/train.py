@@ -139,7 +139,7 @@ def check_batch_size(
     "Refuse a batch that the training images cannot fill"
     if not 0<size<=len(images.y): raise UserError(f"batch_size {size} does not fit: there are {len(images.y)} training images")
 
-# %% ../nbs/05_train.ipynb #92b39526
+# %% ../nbs/05_train.ipynb #8c4ab0bf
 def fit(
     model:nn.Module, # From `as_subnet`, on its device
     parts:SimpleNamespace, # `train` and `val` images, on the same device
@@ -151,14 +151,23 @@ def fit(
     check_batch_size(cfg.batch_size, parts.train)
     opt,curves = optimizer(model, cfg.optimizer, cfg.lr, cfg.momentum, cfg.weight_decay),[]
     if path and Path(path).exists():
-        state = load_state(path)
-        model.load_state_dict(state['model'])
-        if opt: opt.load_state_dict(state['optimizer'])
-        curves = state['curves']
+        try:
+            state = load_state(path)
+            model.load_state_dict(state['model'])
+            if opt: opt.load_state_dict(state['optimizer'])
+            curves = state['curves']
+        except Exception as e: raise UserError(f"{path} is damaged ({type(e).__name__}): delete it to start this run afresh") from e
     for n in range(len(curves), cfg.epochs):
         row = dict(epoch=n+1)|epoch(model, opt, parts.train, source, n, cfg)
+        _check_finite(model, row)
         row['val_loss'],row['val_accuracy'] = evaluate(model, parts.val, source)
         curves.append(row)
         log.info('epoch {epoch}: loss {train_loss:.3f}, accuracy {train_accuracy:.3f}, validation {val_accuracy:.3f}, {images_per_second:.0f} images/s'.format(**row))
         if path: save_state(path, dict(model=model.state_dict(), optimizer=opt and opt.state_dict(), curves=curves))
     return curves
+
+# %% ../nbs/05_train.ipynb #5eccd8c3
+def _check_finite(model, row):
+    "A run that has diverged has no result"
+    if not (math.isfinite(row['train_loss']) and all(p.isfinite().all() for p in model.parameters() if p.requires_grad)):
+        raise UserError(f"training diverged in epoch {row['epoch']} (loss {row['train_loss']:.3g}): try a lower lr")

@@ -61,7 +61,7 @@ def main(archs, rounds=15):
     y = torch.randint(10, (128,))
     for arch in archs:
         new = lambda: build(arch, (3, 32, 32), 10)
-        nets = dict(dense=as_subnet(new(), 'dense'), ticket=as_subnet(new(), 'mpt-1-32', .5), textbook=textbook(arch))
+        nets = dict(dense=as_subnet(new(), 'dense', 0), ticket=as_subnet(new(), 'mpt-1-32', .5), textbook=textbook(arch))
         opts = {k: optimizer(net, 'sgd', .1, .9, 1e-4) for k, net in nets.items()}
         times = {k: [] for k in nets}
         for i in range(rounds + 2):
