@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 
 README = jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb | sed -E 's,\]\((images/|[a-z0-9_]+\.ipynb),](nbs/\1,g' > README.md
 
-.PHONY: help install repro test notebooks fresh lab bench
+.PHONY: help install repro test notebooks fresh lab bench crashes
 
 help:       ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 12
@@ -18,7 +18,7 @@ install: $(STAMP)  ## set up .venv with the versions of constraints.txt
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'mplt needs Python 3.11 or later, this is ' + sys.version)"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,test]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,onnx,test]'
 	$(VENV)/bin/python -m pip check
 	@touch $(STAMP)
 
@@ -46,3 +46,6 @@ lab: $(STAMP)      ## open JupyterLab on nbs/
 
 bench: $(STAMP)    ## a ticket's training step against a dense one
 	$(VENV)/bin/python tests/benchmark.py
+
+crashes: $(STAMP)  ## kill a run at 20 random moments: it must end with the bits of one that never was
+	MPLT_KILLS=20 $(VENV)/bin/python -m pytest tests/test_crash.py

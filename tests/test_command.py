@@ -22,7 +22,7 @@ def test_run_leaves_its_results_and_repeats_them(tmp_path):
     for out in 'a', 'b':
         p = mplt(f'{RUN} --out {out}', tmp_path)
         assert p.returncode == 0 and 'test accuracy' in p.stdout and 'epoch 2:' in p.stderr, p.stderr
-    assert {f.name for f in (tmp_path / 'a').iterdir()} == {'config.json', 'state.pt', 'curves.csv', 'layers.csv', 'timings.csv', 'summary.csv', 'ticket.safetensors'}
+    assert {f.name for f in (tmp_path / 'a').iterdir()} == {'config.json', 'state.pt', 'curves.csv', 'layers.csv', 'timings.csv', 'summary.csv', 'ticket.safetensors', 'lock'}
     for f in 'curves.csv', 'layers.csv', 'summary.csv', 'ticket.safetensors', 'config.json': assert (tmp_path / 'a' / f).read_bytes() == (tmp_path / 'b' / f).read_bytes(), f
     row = pd.read_csv(tmp_path / 'a/summary.csv').iloc[0]
     assert row.weights_kept == sum(n - int(n * .8) for n in (6 * 9, 6 * 6 * 9, 6 * 14 * 14 * 26, 26 * 26, 260))
@@ -42,5 +42,5 @@ def test_mistakes(args, says, tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ['file']
 
 
-@pytest.mark.parametrize('module', 'data binarize mask models subnet train ticket experiment report pipeline command'.split())
+@pytest.mark.parametrize('module', 'errors data binarize mask models subnet train ticket experiment report pipeline engine export command'.split())
 def test_modules_stand_alone(module): subprocess.run([sys.executable, '-c', f'import mplt.{module}'], check=True)

@@ -1,14 +1,19 @@
 "Data sets: found in order, refused by name, nothing half-written"
+import gzip
 import hashlib
 import os
 import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torchvision
 
 from mplt import data
-from mplt.data import UserError, fetch, load, verify
+from mplt.data import fetch, load, verify
+from mplt.errors import UserError
 
 
 @pytest.fixture
@@ -101,3 +106,67 @@ def test_the_real_sets(name, shape, n, tmp_path):
     pixels = d.train.x[::7].float() / 255
     assert np.allclose(pixels.mean((0, 2, 3)), d.source.mean, atol=.01)
     assert np.allclose(pixels.transpose(0, 1).flatten(1).std(1), d.source.std, atol=.01)
+
+
+@pytest.fixture
+def fashion(tmp_path, monkeypatch):
+    "A tiny Fashion-MNIST lookalike, no network, and an `apt-get` that has it as a package"
+    rng, share = np.random.RandomState(0), tmp_path / 'deb/usr/share/datasets/fashion-mnist'
+    (tmp_path / 'deb/DEBIAN').mkdir(parents=True)
+    (tmp_path / 'deb/DEBIAN/control').write_text('Package: dataset-fashion-mnist\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\nDescription: test\n')
+    share.mkdir(parents=True)
+    files = {}
+    for f in data.SOURCES['fashion_mnist'].files:
+        a = rng.randint(0, 10, (30, 28, 28) if 'images' in f else 30).astype(np.uint8)
+        raw = bytes([0, 0, 8, a.ndim]) + b''.join(n.to_bytes(4, 'big') for n in a.shape) + a.tobytes()
+        files[f] = hashlib.md5(raw).hexdigest()
+        (share / (f.split('/')[-1] + '.gz')).write_bytes(gzip.compress(raw))
+    monkeypatch.setitem(data.SOURCES, 'fashion_mnist', replace(data.SOURCES['fashion_mnist'], files=files))
+    monkeypatch.setenv('MPLT_DATA_MIRROR', '')
+    monkeypatch.setattr(torchvision.datasets.FashionMNIST, 'mirrors', ['http://127.0.0.1:9/'])
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'bin/apt-get').write_text(f'#!/bin/sh\nexec dpkg-deb -b "{tmp_path}/deb" .\n')
+    (tmp_path / 'bin/apt-get').chmod(0o755)
+    monkeypatch.setenv('PATH', f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path
+
+
+needs_dpkg = pytest.mark.skipif(not shutil.which('dpkg-deb'), reason='needs dpkg-deb')
+
+
+@needs_dpkg
+def test_fashion_mnist_from_debians_package(fashion):
+    d = load('fashion_mnist', fashion / 'data')
+    assert d.train.x.shape == (30, 1, 28, 28) and len(d.test.y) == 30 and left(fashion / 'data') == ['fashion_mnist']
+
+
+@needs_dpkg
+def test_wrong_package_is_refused_by_name(fashion):
+    f = next((fashion / 'deb').glob('usr/share/datasets/fashion-mnist/t10k-labels*'))
+    f.write_bytes(gzip.compress(b'something else'))
+    with pytest.raises(UserError, match='t10k-labels-idx1-ubyte is damaged'): fetch('fashion_mnist', fashion / 'data')
+    assert left(fashion / 'data') == []
+
+
+def test_fashion_mnist_without_network_or_package(fashion):
+    (fashion / 'bin/apt-get').write_text('#!/bin/sh\nexit 100\n')
+    with pytest.raises(UserError, match='fashion_mnist could not be downloaded .* check the network'): fetch('fashion_mnist', fashion / 'data')
+    assert left(fashion / 'data') == []
+
+
+def test_half_finished_download(tmp_path, monkeypatch):
+    def broken(root, train, download):
+        (Path(root) / 'MNIST/raw').mkdir(parents=True)
+        (Path(root) / 'MNIST/raw/train-images-idx3-ubyte').write_bytes(b'half')
+        raise RuntimeError('connection reset')
+    monkeypatch.setenv('MPLT_DATA_MIRROR', '')
+    monkeypatch.setattr(torchvision.datasets, 'MNIST', broken)
+    with pytest.raises(UserError, match='connection reset'): fetch('mnist', tmp_path / 'data')
+    assert left(tmp_path / 'data') == []
+
+
+def test_full_disk(mirror, monkeypatch):
+    def full(*_): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(shutil, 'copyfile', full)
+    with pytest.raises(UserError, match='could not be written .No space left on device.'): fetch('cifar10', mirror / 'data')
+    assert left(mirror / 'data') == []
