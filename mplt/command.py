@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['parser', 'main']
 
-# %% ../nbs/13_command.ipynb #69c15e93
-import argparse,logging,re,sys
+# %% ../nbs/13_command.ipynb #8d7e12ef
+import argparse,json,logging,re,sys
 from dataclasses import asdict,fields
 from pathlib import Path
 
@@ -65,9 +65,9 @@ def _add_data(commands):
     p.add_argument('--root', metavar='FOLDER', help='folder of the data sets (default: as settings.ini says)')
     p.set_defaults(do=_data)
 
-# %% ../nbs/13_command.ipynb #ccef565e
+# %% ../nbs/13_command.ipynb #98452a3a
 def _ticket_info(args):
-    for k,v in ticket.info(args.file).items(): print(f'{k}: {v}')
+    for k,v in ticket.info(args.file).items(): print(f'{json.dumps(k)[1:-1]}: {json.dumps(v)}') # escaped: a file's text is not for the terminal to obey
 
 def _ticket_verify(args):
     ticket.load(args.file)

@@ -67,22 +67,24 @@ SOURCES = dict(
         classes=('airplane','automobile','bird','cat','deer','dog','frog','horse','ship','truck'),
         mean=(.491,.482,.447), std=(.247,.243,.262), crop_flip=True, download='CIFAR10', in_shape=(3,32,32)))
 
-# %% ../nbs/01_data.ipynb #8068d5f0
+# %% ../nbs/01_data.ipynb #f4987541
 def _bytes(path): return (gzip.open if path.suffix=='.gz' else open)(path, 'rb').read()
 
 def verify(
     name:str, # A name in `SOURCES`
     place, # Folder that holds the set's files
+    advice:str='', # What to do about a wrong file; '' if the set lies where `fetch` puts it
 ):
     "Refuse a missing or damaged file, by name"
+    advice = advice or f'delete it if it is there, then `mplt data fetch {name}` brings it'
     for file,md5 in SOURCES[name].files.items():
         path = Path(place)/file
-        if not path.is_file(): raise UserError(f"{path} is missing: `mplt data fetch {name}` brings it")
+        if not path.is_file(): raise UserError(f"{path} is missing: {advice}")
         try: got = hashlib.md5(_bytes(path)).hexdigest()
         except (OSError, EOFError) as e: got = f'unreadable ({e})'
-        if got!=md5: raise UserError(f"{path} is damaged: its MD5 is {got}, expected {md5}; delete it, then `mplt data fetch {name}`")
+        if got!=md5: raise UserError(f"{path} is damaged: its MD5 is {got}, expected {md5}; {advice}")
 
-# %% ../nbs/01_data.ipynb #0bf41609
+# %% ../nbs/01_data.ipynb #5a129136
 class _beside(tempfile.TemporaryDirectory):
     "A temporary folder on the same disk as `place`"
     def __init__(self, place):
@@ -99,22 +101,22 @@ def _disk(place):
     except OSError as e: raise UserError(f"{place} could not be written ({e.strerror or e}): free some space or choose another data folder in settings.ini or MPLT_DATA") from e
 
 def _gather(name, mirror, tmp):
-    verify(name, mirror)
+    verify(name, mirror, 'put the right file there, or leave data_mirror empty')
     for f in SOURCES[name].files:
         (tmp/f).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(mirror/f, tmp/f)
 
-# %% ../nbs/01_data.ipynb #374b6353
+# %% ../nbs/01_data.ipynb #9bb1ff5c
 def _from_debian(name, dest):
     "The package's files, unzipped to where torchvision would put them; False if it cannot be had"
     try:
         subprocess.run(['apt-get', 'download', SOURCES[name].debian], cwd=dest, check=True, capture_output=True)
         subprocess.run(['dpkg-deb', '-x', next(Path(dest).glob('*.deb')), dest], check=True, capture_output=True)
-    except (OSError,subprocess.CalledProcessError,StopIteration): return False
-    for f in SOURCES[name].files:
-        packed = next(Path(dest).glob(f'usr/share/**/{Path(f).name}.gz'))
-        (Path(dest)/f).parent.mkdir(parents=True, exist_ok=True)
-        (Path(dest)/f).write_bytes(_bytes(packed))
+        for f in SOURCES[name].files:
+            packed = next(Path(dest).glob(f'usr/share/**/{Path(f).name}.gz'))
+            (Path(dest)/f).parent.mkdir(parents=True, exist_ok=True)
+            (Path(dest)/f).write_bytes(_bytes(packed))
+    except (OSError,EOFError,subprocess.CalledProcessError,StopIteration): return False
     return True
 
 # %% ../nbs/01_data.ipynb #ea6398a6
@@ -127,7 +129,7 @@ def _download(name, dest):
         raise UserError(f"{name} could not be downloaded ({type(e).__name__}: {' '.join(str(e).split())}): check the network, or set data_mirror in settings.ini "
                         f"(or MPLT_DATA_MIRROR) to a folder that holds {next(iter(SOURCES[name].files))}") from e
 
-# %% ../nbs/01_data.ipynb #f26b3a1d
+# %% ../nbs/01_data.ipynb #efe0d614
 def fetch(
     name:str, # A name in `SOURCES`
     root=None, # Folder of the data sets; the one in settings.ini if None
@@ -144,7 +146,7 @@ def fetch(
             if mirror and any((mirror/f).exists() for f in src.files): _gather(name, mirror, tmp)
             elif src.download: _download(name, tmp)
             else: raise UserError(f"{place/missing[0]} is missing: {name} comes with the repository, `git checkout -- data/{name}` brings it back")
-            verify(name, tmp)
+            verify(name, tmp, 'the source it came from has other bytes, try again later or use a mirror')
             for f in missing:
                 (place/f).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(tmp/f, place/f)

@@ -26,7 +26,7 @@ def pick(
     near = get_close_matches(key, names, 1)
     raise UserError(f"unknown {what} {name!r}: " + (f"did you mean {names[near[0]]!r}?" if near else "it is one of "+", ".join(map(str, table))))
 
-# %% ../nbs/00_errors.ipynb #2fb8b586
+# %% ../nbs/00_errors.ipynb #4114f437
 @contextmanager
 def replacing(
     path, # File to write
@@ -37,7 +37,6 @@ def replacing(
     try:
         yield tmp
         os.replace(tmp, path)
-    except Exception as e:
-        if isinstance(e, UserError): raise
+    except OSError as e:
         raise UserError(f"{path} could not be written ({' '.join(str(e).split())}): is there space, and may you write there? What was there before is intact") from e
     finally: tmp.unlink(missing_ok=True)

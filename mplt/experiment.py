@@ -6,10 +6,10 @@
 __all__ = ['RECIPES', 'MODULES', 'Config', 'config', 'config_hash', 'sweep', 'digest', 'code_digests', 'write', 'run', 'read_row',
            'layer_counts']
 
-# %% ../nbs/08_experiment.ipynb #64cfa29c
+# %% ../nbs/08_experiment.ipynb #d905c0b3
 import ast,hashlib,json,platform
 from contextlib import contextmanager
-from dataclasses import asdict,dataclass,fields,replace
+from dataclasses import asdict,dataclass,fields
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -24,7 +24,7 @@ from .errors import UserError,pick,replacing
 from .mask import global_masks
 from .models import ARCHS,BNS,build
 from .subnet import INITS,METHODS,as_subnet,draw_scores,masks,weighted
-from .train import OPTIMIZERS,PRECISIONS,check_batch_size,device,evaluate,fit
+from .train import OPTIMIZERS,PRECISIONS,check_batch_size,device,evaluate,fit,log
 
 # %% ../nbs/08_experiment.ipynb #7b5b7874
 _frozen = dict(sparsity=.5, optimizer='sgd', lr=.1, weight_decay=1e-4)
@@ -57,14 +57,15 @@ class Config:
     precision: str = 'fp32'    # of training: fp32, bf16; evaluation is always fp32
     limit: int = 0             # at most so many training, validation and test images each; 0 for all
 
-# %% ../nbs/08_experiment.ipynb #de5b79b4
+# %% ../nbs/08_experiment.ipynb #95aa3dfa
 _names = dict(dataset=SOURCES, arch=ARCHS, method=METHODS, bn=BNS, init=INITS, optimizer=OPTIMIZERS, precision=PRECISIONS)
 _ranges = dict(
     sparsity=(lambda v: 0<=v<1, 'the fraction of weights removed, at least 0 and below 1'),
     momentum=(lambda v: 0<=v<1, 'a number at least 0 and below 1'),
     weight_decay=(lambda v: 0<=v<float('inf'), 'a number of at least 0'),
     **{k: (lambda v: 0<=v<2**32, 'a whole number of at least 0') for k in ('seed','limit')},
-    **{k: (lambda v: 0<v<float('inf'), 'a number above 0') for k in ('width','epochs','batch_size','lr')})
+    width=(lambda v: 0<v<=1000, 'a number above 0 and at most 1000'),
+    **{k: (lambda v: 0<v<float('inf'), 'a number above 0') for k in ('epochs','batch_size','lr')})
 _words = {int: 'a whole number', float: 'a number'}
 
 def _value(name, kind, v):
@@ -134,7 +135,7 @@ def code_digests(
     "What the code of this package does, module by module"
     return {m: digest((Path(mplt.__file__).parent/f'{m}.py').read_text(encoding='utf8')) for m in modules}
 
-# %% ../nbs/08_experiment.ipynb #a100f56e
+# %% ../nbs/08_experiment.ipynb #04c26553
 def write(
     path, # File to write
     text:str, # Its new content
@@ -144,10 +145,10 @@ def write(
 
 def _held(folder, c):
     "The digests of the code that ran this config in the folder, None if it is free; a folder that is something else is refused"
-    if not folder.is_dir() or all(f.name=='lock' for f in folder.iterdir()): return None
-    try: held = json.loads((folder/'config.json').read_text())
-    except (OSError,ValueError): raise UserError(f"{folder} is not empty and holds no run (no readable config.json): give another folder") from None
-    if held.get('config_hash')==config_hash(c): return held['code']
+    if not folder.is_dir() or all(f.name=='lock' or f.suffix=='.tmp' for f in folder.iterdir()): return None
+    try: held = dict(json.loads((folder/'config.json').read_text()))
+    except (OSError,ValueError,TypeError): raise UserError(f"{folder} is not empty and holds no run (no readable config.json): give another folder") from None
+    if held.get('config_hash')==config_hash(c): return held.get('code')
     differ = [k for k,v in asdict(c).items() if held.get('config', {}).get(k)!=v]
     raise UserError(f"{folder} holds a run of another config ({', '.join(differ)} differ): give another folder, or delete it")
 
@@ -161,9 +162,12 @@ def _claim(folder, c):
     except Timeout: raise UserError(f"{folder} is in use: another process is at this run, wait for it or stop it") from None
     except OSError as e: raise UserError(f"{folder} cannot be written ({e.strerror}): give another folder") from e
     with lock:
-        if _held(folder, c)!=code_digests():
-            for f in 'summary.csv','state.pt': (folder/f).unlink(missing_ok=True)
-            write(folder/'config.json', json.dumps(dict(config_hash=config_hash(c), config=asdict(c), code=code_digests()), indent=1))
+        theirs,mine = _held(folder, c),code_digests()
+        if theirs!=mine:
+            if theirs: log.warning(f"{folder}: made by code that did something else ({', '.join(k for k in mine if theirs.get(k)!=mine[k])}), starting afresh")
+            for f in folder.iterdir(): f.name=='lock' or f.unlink()
+            write(folder/'config.json', json.dumps(dict(config_hash=config_hash(c), config=asdict(c), code=mine), indent=1))
+        for f in folder.glob('.*.tmp'): f.unlink() # of a process that was killed while it wrote
         yield
 
 # %% ../nbs/08_experiment.ipynb #76d7bd6b

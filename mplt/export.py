@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['EXPORTS', 'export']
 
-# %% ../nbs/12_export.ipynb #19bcecd5
+# %% ../nbs/12_export.ipynb #ccc88018
 import base64,html,io
+from copy import deepcopy
 from pathlib import Path
 
-import matplotlib.pyplot as plt, pandas as pd, torch
+import matplotlib.pyplot as plt, torch
 from safetensors.torch import save as tensor_bytes
 from torch import nn
 
@@ -21,13 +22,14 @@ from .subnet import weighted
 # %% ../nbs/12_export.ipynb #f1c13e02
 def _state(net, header): return tensor_bytes({k: v.contiguous() for k,v in net.state_dict().items()})
 
-# %% ../nbs/12_export.ipynb #61167f8f
+# %% ../nbs/12_export.ipynb #91a84845
 class _Where(nn.Module):
     def forward(self, x): return torch.where(x<0, -1., 1.)
 
 def _onnx(net, header):
     try: import onnx,onnxscript
     except ImportError as e: raise UserError(f"{e.name} is not installed: pip install 'mplt[onnx]'") from e
+    net = deepcopy(net)
     for parent in list(net.modules()):
         for k,m in list(parent.named_children()):
             if isinstance(m, Sign): setattr(parent, k, _Where())
@@ -36,7 +38,7 @@ def _onnx(net, header):
     program = torch.onnx.export(net, (torch.zeros(2, *shape),), dynamo=True, input_names=['images'], output_names=['logits'], dynamic_shapes=({0: torch.export.Dim('n')},), verbose=False)
     return program.model_proto.SerializeToString()
 
-# %% ../nbs/12_export.ipynb #372d4044
+# %% ../nbs/12_export.ipynb #eb1eb72f
 def _picture(net, kept):
     "The masks as a PNG: a row of pixels an output, white where a weight is kept"
     layers = [(k, m) for k,m in weighted(net).items() if k in kept]
@@ -55,24 +57,24 @@ def _facts(net, header):
     total = sum(m.weight.numel() for m in weighted(net).values())
     facts = {'network': ' '.join(f'{k} {spec[k]}' for k in ('arch','width','bn','act') if k in spec) or 'of one\'s own', 'method': subnet['method'], 'sparsity': subnet['sparsity'],
              'seed and initialisation': f"{subnet['seed']}, {subnet['init']}", 'weights': f"{sum(header['kept'].values()) or total} of {total} kept"}
-    return facts|{k.replace('_', ' '): v for k,v in header.items() if k not in ('spec','subnet','kept','format')}
+    return {k.replace('_', ' '): v for k,v in header.items() if k not in ('spec','subnet','kept','format')}|facts # what was checked wins over what is claimed
 
-# %% ../nbs/12_export.ipynb #7c3c5c99
+# %% ../nbs/12_export.ipynb #cd57d30e
 _note = 'First 64 outputs and 512 inputs of each layer: white +, black −, grey removed.'
 
 def _html(net, header):
     rows = ''.join(f'<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>' for k,v in _facts(net, header).items())
     picture = f'<img alt="Masks of the layers" src="data:image/png;base64,{base64.b64encode(_picture(net, header["kept"])).decode()}"><p>{_note}</p>' if header['kept'] else ''
     style = 'body{font:16px/1.5 sans-serif;max-width:52em;margin:2em auto;padding:0 1em}th{text-align:left;vertical-align:top;padding-right:1em}td{overflow-wrap:anywhere}img{max-width:100%}'
-    return f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Ticket</title><style>{style}</style><h1>Ticket</h1><table>{rows}</table>{picture}</html>'.encode()
+    return f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Ticket</title><style>{style}</style><h1>Ticket</h1><table>{rows}</table>{picture}</html>'.encode(errors='backslashreplace')
 
 def _markdown(net, header):
-    clean = lambda v: html.escape(str(v)).replace('|', '\\|').replace('\n', ' ')
+    clean = lambda v: ''.join(f'&#{ord(c)};' if c in '\\`*_{}[]()#+!|<>&\r\n' else c for c in str(v)) # nothing in a fact is markup
     rows = '\n'.join(f'| {clean(k)} | {clean(v)} |' for k,v in _facts(net, header).items())
     picture = f'\n![Masks of the layers](data:image/png;base64,{base64.b64encode(_picture(net, header["kept"])).decode()})\n\n{_note}\n' if header['kept'] else ''
-    return f'# Ticket\n\n| | |\n|---|---|\n{rows}\n{picture}'.encode()
+    return f'# Ticket\n\n| | |\n|---|---|\n{rows}\n{picture}'.encode(errors='backslashreplace')
 
-# %% ../nbs/12_export.ipynb #9196a85d
+# %% ../nbs/12_export.ipynb #bd1a4f85
 EXPORTS = {'.safetensors': _state, '.onnx': _onnx, '.html': _html, '.md': _markdown}
 
 def export(
@@ -83,7 +85,8 @@ def export(
     "Export a ticket; raises `UserError`"
     kind = Path(out).suffix.lower()
     if kind not in EXPORTS: raise UserError(f"{out} has the suffix {kind!r}: expected one of {', '.join(EXPORTS)}")
+    header = ticket.info(path)
     if Path(out).exists() and Path(out).samefile(path): raise UserError(f"{out} is the ticket itself: give another file")
-    content = EXPORTS[kind](ticket.load(path, model), ticket.info(path))
+    content = EXPORTS[kind](ticket.load(path, model), header)
     with replacing(out) as tmp: tmp.write_bytes(content)
     return len(content)

@@ -61,7 +61,7 @@ def _pooled(convs):
     words = convs.split()
     return [(int(o), p=='P') for o,p in zip(words, words[1:]+['']) if o!='P']
 
-# %% ../nbs/04_models.ipynb #633c3e6c
+# %% ../nbs/04_models.ipynb #9c5cf5a2
 def build(
     arch:str, # A name in `ARCHS`, in any case
     in_shape:tuple, # Channels, height, width of an image
@@ -72,7 +72,7 @@ def build(
 )->nn.Sequential: # Images (n, *in_shape) to logits (n, num_classes)
     "A network by name; raises `UserError` for an unknown name or an impossible width"
     arch,bn,act = pick(ARCHS, arch, 'architecture'),pick(BNS, bn, 'bn'),pick(('relu','sign'), act, 'activation')
-    if not width>0: raise UserError(f"width {width!r} is out of range: it multiplies the hidden sizes and must be above 0")
+    if not 0<width<=1000: raise UserError(f"width {width!r} is out of range: it multiplies the hidden sizes, above 0 and at most 1000")
     spec = dict(arch=arch, in_shape=tuple(in_shape), num_classes=num_classes, width=width, bn=bn, act=act)
     try: model = nn.Sequential(OrderedDict(_layers(in_shape, num_classes, width, bn, act, **ARCHS[arch])))
     except (ValueError,RuntimeError) as e: raise UserError(f"{arch} of width {width} cannot be built for images of shape {in_shape}: {e}") from e

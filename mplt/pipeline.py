@@ -85,7 +85,7 @@ def update_timings(
     rows = rows.drop_duplicates('config_hash', keep='last').set_index('config_hash')
     write(file, rows.reindex([h for h in dict.fromkeys(hashes) if h in rows.index]).reset_index().to_csv(index=False))
 
-# %% ../nbs/10_pipeline.ipynb #c0914f00
+# %% ../nbs/10_pipeline.ipynb #f9d2d5fb
 def notebook_digest(
     path, # A notebook
 )->str: # 16 hexadecimal digits
@@ -97,7 +97,7 @@ def write_digests(
     file, # JSON file to write
 ):
     "Write the digests of all modules, and of the pipeline's notebooks as notebook_NAME"
-    modules = [f.stem for f in sorted(Path(mplt.__file__).parent.glob('*.py')) if not f.stem.startswith('_')]
+    modules = tuple(f.stem for f in sorted(Path(mplt.__file__).parent.glob('*.py')) if not f.stem.startswith('_'))
     notebooks = {f'notebook_{f.stem}': notebook_digest(f) for f in sorted((root()/'nbs/pipeline').glob('*.ipynb'))}
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     write(file, json.dumps(code_digests(modules)|notebooks, indent=1)+'\n')

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['METHODS', 'INITS', 'Method', 'used_weight', 'Masked', 'draw_weight', 'draw_scores', 'weighted', 'as_subnet', 'masks']
 
-# %% ../nbs/05_subnet.ipynb #75d0d53a
+# %% ../nbs/05_subnet.ipynb #43af762b
 from copy import deepcopy
-from dataclasses import asdict,dataclass
+from dataclasses import dataclass
 
 import numpy as np, torch
 from torch import nn
@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from .binarize import Sign,gain,sign
+from .binarize import Sign,gain
 from .data import stream
 from .errors import UserError,pick
 from .mask import topk_mask

@@ -94,8 +94,8 @@ def step(
         opt.step()
     return loss.detach(),logits.detach()
 
-# %% ../nbs/06_train.ipynb #6917cc78
-class Stopped(Exception): "Training was asked to stop, and its state is saved; the arguments are a sentence and the signal's number"
+# %% ../nbs/06_train.ipynb #f0665d90
+class Stopped(Exception): "Training was asked to stop, and its state is saved if it has a file; the arguments are a sentence and the signal's number"
 
 class StopSignal:
     "While active, SIGINT and SIGTERM are noted in `number` instead of ending the process"
@@ -105,16 +105,19 @@ class StopSignal:
         main = threading.current_thread() is threading.main_thread() # elsewhere Python cannot handle signals
         self.old = {s: signal.signal(s, self._note) for s in (signal.SIGINT,signal.SIGTERM)} if main else {}
         return self
-    def __exit__(self, *_):
+    def __exit__(self, error, *_):
         for s,handler in self.old.items(): signal.signal(s, handler)
+        if self.number and not error: signal.raise_signal(self.number) # it came too late for the loop
 
-# %% ../nbs/06_train.ipynb #aef3df56
+# %% ../nbs/06_train.ipynb #6b8335e4
 def save_state(
     path, # File to write
     state:dict, # Tensors, numbers, strings, and lists and dicts of them
 ):
     "Replace the file in one move"
-    with replacing(path) as tmp: torch.save(state, tmp)
+    with replacing(path) as tmp:
+        try: torch.save(state, tmp)
+        except RuntimeError as e: raise OSError(e) from e # PyTorch's word for a full disk
 
 def load_state(
     path, # File from `save_state`
@@ -164,7 +167,7 @@ def _check_finite(model, row):
     if not (math.isfinite(row['train_loss']) and all(p.isfinite().all() for p in model.parameters() if p.requires_grad)):
         raise UserError(f"training diverged in epoch {row['epoch']} (loss {row['train_loss']:.3g}): try a lower lr")
 
-# %% ../nbs/06_train.ipynb #b9b469a0
+# %% ../nbs/06_train.ipynb #919c66a7
 def fit(
     model:nn.Module, # From `as_subnet`, on its device
     parts:SimpleNamespace, # `train` and `val` images, on the same device
@@ -177,8 +180,8 @@ def fit(
     opt = optimizer(model, cfg.optimizer, cfg.lr, cfg.momentum, cfg.weight_decay)
     fresh = lambda: dict(step=0, sums=torch.zeros(2), seconds=0.)
     curves,at = [],fresh()
-    if path and Path(path).exists(): curves,at = _take_up(load_state(path), model, opt, path)
-    save = lambda: path and save_state(path, dict(model=model.state_dict(), optimizer=opt and opt.state_dict(), curves=curves, at=at))
+    if path and Path(path).exists(): curves,at = _take_up(load_state(path), model, opt, path, cfg)
+    save = lambda: path and save_state(path, dict(cfg=dict(vars(cfg)), model=model.state_dict(), optimizer=opt and opt.state_dict(), curves=curves, at=at))
     with StopSignal() as stop:
         for n in range(len(curves), cfg.epochs):
             try: row = dict(epoch=n+1)|epoch(model, opt, parts.train, source, n, cfg, at, stop)
@@ -188,11 +191,12 @@ def fit(
             curves,at = [*curves, row],fresh()
             log.info('epoch {epoch}: loss {train_loss:.3f}, accuracy {train_accuracy:.3f}, validation {val_accuracy:.3f}, {images_per_second:.0f} images/s'.format(**row))
             save()
-            if stop.number and n+1<cfg.epochs: raise Stopped(f'stopped after epoch {n+1} of {cfg.epochs}', stop.number)
+            if stop.number: raise Stopped(f'stopped after epoch {n+1} of {cfg.epochs}', stop.number)
     return curves
 
-def _take_up(state, model, opt, path):
+def _take_up(state, model, opt, path, cfg):
     "Put a saved state into model and optimiser; the rows so far, and where in the epoch it was"
+    if state.get('cfg')!=vars(cfg): raise UserError(f"{path} is the state of a run with other settings: give another file, or delete it to start afresh")
     try:
         model.load_state_dict(state['model'])
         if opt: opt.load_state_dict(state['optimizer'])

@@ -101,6 +101,13 @@ def test_read_only_folder():
     assert p.returncode == 2 and '/proc/run cannot be written' in said
 
 
+def test_killed_while_it_wrote_its_config(reference, tmp_path):
+    (tmp_path / 'run').mkdir()
+    for f in 'lock', '.config.json.1.tmp': (tmp_path / 'run' / f).write_text('{')
+    finish(tmp_path / 'run')
+    assert content(tmp_path / 'run') == reference[0] and not list((tmp_path / 'run').glob('.*.tmp'))
+
+
 def test_damaged_state(tmp_path):
     p = start(tmp_path / 'run')
     wait_for(p, 'epoch 1:')

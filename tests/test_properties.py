@@ -19,9 +19,9 @@ def test_codec(mask):
     assert (decode(*encode(mask), mask.sum(), mask.shape) == mask).all()
 
 
-@given(arrays(bool, (6, 30)), st.binary(min_size=0, max_size=40).filter(lambda b: len(b) % 4 == 0), st.integers(0, 180))
-def test_codec_survives_any_code(mask, raw, kept):
-    try: m = decode(np.frombuffer(raw, np.uint32), np.zeros(0, np.uint32), kept, mask.shape)
+@given(st.binary(min_size=0, max_size=40).filter(lambda b: len(b) % 4 == 0), st.integers(0, 180))
+def test_codec_survives_any_code(raw, kept):
+    try: m = decode(np.frombuffer(raw, np.uint32), np.zeros(0, np.uint16), kept, (6, 30))
     except (ValueError, AssertionError): return
     assert m.sum() == kept
 
@@ -51,7 +51,7 @@ names = st.one_of(st.sampled_from(list(Config.__dataclass_fields__)), st.text(ma
 def test_config_is_right_or_refused(given):
     try: c = config(**given)
     except UserError as e:
-        assert str(e) and '\n' not in repr(str(e))
+        assert str(e) and '\n' not in str(e)
         return
     assert 0 <= c.sparsity < 1 and c.epochs > 0 and c.batch_size > 0 and c.lr > 0
     assert config(**c.__dict__) == c and config_hash(config(**c.__dict__)) == config_hash(c)
