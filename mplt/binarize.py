@@ -8,7 +8,7 @@ __all__ = ['sign', 'Sign', 'gain']
 # %% ../nbs/02_binarize.ipynb #c71aeefb
 import torch
 
-# %% ../nbs/02_binarize.ipynb #54b13e4c
+# %% ../nbs/02_binarize.ipynb #dd70d4a7
 class _Sign(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
@@ -17,6 +17,7 @@ class _Sign(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad): return grad*2*(1-ctx.saved_tensors[0].clip(-1,1).abs())
 
+# %% ../nbs/02_binarize.ipynb #ae89abcb
 def sign(
     x:torch.Tensor, # Any shape
 )->torch.Tensor: # ±1, same shape and dtype

@@ -30,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
         if (m := re.match(r'unrecognized arguments: (--\w\S*)', message)): pick(flags, m[1], 'flag')
         raise UserError(f'{message}: see `{self.prog} --help`')
 
-# %% ../nbs/13_command.ipynb #44e7f0b8
+# %% ../nbs/13_command.ipynb #22f66270
 def _run(args):
     given = vars(args).copy()
     out,where = given.pop('out'),device(given.pop('device') or settings().device).type
@@ -40,6 +40,7 @@ def _run(args):
     row = run(c, folder, where)
     print(f"test accuracy {row['test_accuracy']:.4f}, validation {row['val_accuracy']:.4f}; {row['weights_kept']} of {row['weights_total']} weights kept; {row['ticket_bytes']} bytes in {folder/'ticket.safetensors'}")
 
+# %% ../nbs/13_command.ipynb #276ecf1c
 def _add_run(commands):
     p = commands.add_parser('run', help='run one experiment', description='Run one experiment; a run that was stopped goes on when it is started again.', allow_abbrev=False)
     docs = docments(Config)
@@ -50,7 +51,7 @@ def _add_run(commands):
     p.add_argument('--out', metavar='FOLDER', help='run folder (default: runs/HASH); it gets config, curves, summary and the ticket with the learned masks')
     p.set_defaults(do=_run)
 
-# %% ../nbs/13_command.ipynb #08fb0f80
+# %% ../nbs/13_command.ipynb #379c1465
 def _data(args):
     name = pick(SOURCES, args.name, 'data set')
     place = Path(args.root or settings().data)/name
@@ -58,6 +59,7 @@ def _data(args):
     else: verify(name, place)
     print(f'{place}: {len(SOURCES[name].files)} files verified')
 
+# %% ../nbs/13_command.ipynb #680435d6
 def _add_data(commands):
     p = commands.add_parser('data', help='bring or check a data set', allow_abbrev=False)
     p.add_argument('what', choices=('fetch','verify'), help='fetch: find, verify and lay out; verify: check what is there')
@@ -65,7 +67,7 @@ def _add_data(commands):
     p.add_argument('--root', metavar='FOLDER', help='folder of the data sets (default: as settings.ini says)')
     p.set_defaults(do=_data)
 
-# %% ../nbs/13_command.ipynb #98452a3a
+# %% ../nbs/13_command.ipynb #eca275d4
 def _ticket_info(args):
     for k,v in ticket.info(args.file).items(): print(f'{json.dumps(k)[1:-1]}: {json.dumps(v)}') # escaped: a file's text is not for the terminal to obey
 
@@ -75,6 +77,7 @@ def _ticket_verify(args):
 
 def _ticket_export(args): print(f'{args.out}: {export(args.file, args.out)} bytes')
 
+# %% ../nbs/13_command.ipynb #cb596f9b
 def _add_ticket(commands):
     what = commands.add_parser('ticket', help='look at a ticket, verify or export it').add_subparsers(title='what to do', required=True, metavar='WHAT')
     for name,do,help in (('info',_ticket_info,'what the ticket says of itself'), ('verify',_ticket_verify,'read it and rebuild its network'), ('export',_ticket_export,'write it in another form')):
@@ -83,11 +86,12 @@ def _add_ticket(commands):
         if name=='export': p.add_argument('out', help=f'file to write; its suffix says the form: {", ".join(EXPORTS)}')
         p.set_defaults(do=do)
 
-# %% ../nbs/13_command.ipynb #c3219fb7
+# %% ../nbs/13_command.ipynb #72a50dfa
 def _methods(args): print(pd.DataFrame({k: asdict(m) for k,m in METHODS.items()}).T.to_string())
 
 def _digest(args): write_digests(args.file)
 
+# %% ../nbs/13_command.ipynb #9a581e80
 def parser()->argparse.ArgumentParser:
     "The command's parser"
     p = _Parser('mplt', description='Multi-prize lottery tickets: a seed and a mask.', allow_abbrev=False)

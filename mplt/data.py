@@ -67,9 +67,10 @@ SOURCES = dict(
         classes=('airplane','automobile','bird','cat','deer','dog','frog','horse','ship','truck'),
         mean=(.491,.482,.447), std=(.247,.243,.262), crop_flip=True, download='CIFAR10', in_shape=(3,32,32)))
 
-# %% ../nbs/01_data.ipynb #f4987541
+# %% ../nbs/01_data.ipynb #2317e26d
 def _bytes(path): return (gzip.open if path.suffix=='.gz' else open)(path, 'rb').read()
 
+# %% ../nbs/01_data.ipynb #ad663cc7
 def verify(
     name:str, # A name in `SOURCES`
     place, # Folder that holds the set's files
@@ -84,7 +85,7 @@ def verify(
         except (OSError, EOFError) as e: got = f'unreadable ({e})'
         if got!=md5: raise UserError(f"{path} is damaged: its MD5 is {got}, expected {md5}; {advice}")
 
-# %% ../nbs/01_data.ipynb #5a129136
+# %% ../nbs/01_data.ipynb #1f7a8b2f
 class _beside(tempfile.TemporaryDirectory):
     "A temporary folder on the same disk as `place`"
     def __init__(self, place):
@@ -94,12 +95,14 @@ class _beside(tempfile.TemporaryDirectory):
         except OSError as e: raise UserError(f"{place.parent} cannot be written ({e.strerror}): choose another data folder in settings.ini or MPLT_DATA") from e
     def __enter__(self): return Path(super().__enter__())
 
+# %% ../nbs/01_data.ipynb #c692d244
 @contextmanager
 def _disk(place):
     "A full or read-only disk, in one sentence"
     try: yield
     except OSError as e: raise UserError(f"{place} could not be written ({e.strerror or e}): free some space or choose another data folder in settings.ini or MPLT_DATA") from e
 
+# %% ../nbs/01_data.ipynb #3fee4baa
 def _gather(name, mirror, tmp):
     verify(name, mirror, 'put the right file there, or leave data_mirror empty')
     for f in SOURCES[name].files:
@@ -169,7 +172,7 @@ class _ArraysOnly(pickle.Unpickler):
         if module.split('.')[0]=='numpy' and name in allowed: return allowed[name]
         raise pickle.UnpicklingError(f'{module}.{name} is not allowed')
 
-# %% ../nbs/01_data.ipynb #86f3fc7a
+# %% ../nbs/01_data.ipynb #0dab7999
 def _read(name, paths):
     if name!='cifar10':
         x,y = map(_idx, paths)
@@ -178,6 +181,7 @@ def _read(name, paths):
     x = np.concatenate([b[b'data'] for b in batches]).reshape(-1,3,32,32)
     return Images(torch.from_numpy(x), torch.tensor([o for b in batches for o in b[b'labels']]))
 
+# %% ../nbs/01_data.ipynb #afd3c997
 def load(
     name:str, # A name in `SOURCES`
     root=None, # Folder of the data sets; the one in settings.ini if None

@@ -10,7 +10,7 @@ import ast,sys
 
 from .errors import UserError,pick
 
-# %% ../nbs/11_engine.ipynb #801ed9cc
+# %% ../nbs/11_engine.ipynb #6faa173d
 def check_parameters(
     nb, # A notebook as papermill hands it to an engine
 ):
@@ -21,6 +21,7 @@ def check_parameters(
     names = [t.id for node in ast.parse(cells[0].source).body if isinstance(node, ast.Assign) for t in node.targets]
     for k in given: pick(names, k, 'parameter')
 
+# %% ../nbs/11_engine.ipynb #949960c2
 def stable(
     nb, # An executed notebook
 ): # The same notebook, changed in place

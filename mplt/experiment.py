@@ -57,7 +57,7 @@ class Config:
     precision: str = 'fp32'    # of training: fp32, bf16; evaluation is always fp32
     limit: int = 0             # at most so many training, validation and test images each; 0 for all
 
-# %% ../nbs/08_experiment.ipynb #95aa3dfa
+# %% ../nbs/08_experiment.ipynb #6f481fda
 _names = dict(dataset=SOURCES, arch=ARCHS, method=METHODS, bn=BNS, init=INITS, optimizer=OPTIMIZERS, precision=PRECISIONS)
 _ranges = dict(
     sparsity=(lambda v: 0<=v<1, 'the fraction of weights removed, at least 0 and below 1'),
@@ -68,6 +68,7 @@ _ranges = dict(
     **{k: (lambda v: 0<v<float('inf'), 'a number above 0') for k in ('epochs','batch_size','lr')})
 _words = {int: 'a whole number', float: 'a number'}
 
+# %% ../nbs/08_experiment.ipynb #ed7162b3
 def _value(name, kind, v):
     "A field's value, converted and checked"
     if name in _names: return pick(_names[name], v, name)
@@ -79,7 +80,7 @@ def _value(name, kind, v):
     if not ok(v): raise UserError(f"{name} {v!r} is out of range: expected {expected}")
     return v
 
-# %% ../nbs/08_experiment.ipynb #65020e43
+# %% ../nbs/08_experiment.ipynb #4dd3ecec
 def config(
     **given, # Fields of `Config`; None is as good as left out
 )->Config: # Checked, with every field filled in
@@ -92,6 +93,7 @@ def config(
     _consistent(c)
     return c
 
+# %% ../nbs/08_experiment.ipynb #aaa6bd4e
 def _consistent(c):
     "What no field can tell alone"
     if METHODS[c.method].mask=='none' and c.sparsity: raise UserError(f"sparsity {c.sparsity} does not fit method {c.method!r}: it removes no weights, leave sparsity out")
@@ -115,9 +117,10 @@ def sweep(
     if (empty := [k for k,v in lists.items() if not v]): raise UserError(f"{empty[0]} is an empty list: expected at least one value")
     return [config(**dict(zip(lists, values))) for values in product(*lists.values())]
 
-# %% ../nbs/08_experiment.ipynb #3ce495d9
+# %% ../nbs/08_experiment.ipynb #a15b6b91
 MODULES = ('errors','data','binarize','mask','models','subnet','train','ticket','experiment') # those a result depends on
 
+# %% ../nbs/08_experiment.ipynb #2e8d27ed
 def digest(
     source:str, # Python source
 )->str: # 16 hexadecimal digits
@@ -128,6 +131,7 @@ def digest(
         return [type(o).__name__, *((k, tree(v)) for k,v in ast.iter_fields(o) if v not in (None, []) and not (isinstance(o, (ast.arg,ast.FunctionDef)) and k in ('annotation','returns')))]
     return hashlib.sha256(repr(tree(ast.parse(source))).encode()).hexdigest()[:16]
 
+# %% ../nbs/08_experiment.ipynb #791051f5
 @cache
 def code_digests(
     modules:tuple=MODULES, # Names of modules of this package
@@ -135,7 +139,7 @@ def code_digests(
     "What the code of this package does, module by module"
     return {m: digest((Path(mplt.__file__).parent/f'{m}.py').read_text(encoding='utf8')) for m in modules}
 
-# %% ../nbs/08_experiment.ipynb #04c26553
+# %% ../nbs/08_experiment.ipynb #61b46d5c
 def write(
     path, # File to write
     text:str, # Its new content
@@ -143,6 +147,7 @@ def write(
     "Replace the file in one move"
     with replacing(path) as tmp: tmp.write_text(text, encoding='utf8', newline='\n')
 
+# %% ../nbs/08_experiment.ipynb #770338e3
 def _held(folder, c):
     "The digests of the code that ran this config in the folder, None if it is free; a folder that is something else is refused"
     if not folder.is_dir() or all(f.name=='lock' or f.suffix=='.tmp' for f in folder.iterdir()): return None
@@ -152,6 +157,7 @@ def _held(folder, c):
     differ = [k for k,v in asdict(c).items() if held.get('config', {}).get(k)!=v]
     raise UserError(f"{folder} holds a run of another config ({', '.join(differ)} differ): give another folder, or delete it")
 
+# %% ../nbs/08_experiment.ipynb #3ea561bd
 @contextmanager
 def _claim(folder, c):
     "Have the folder for this config and this code, and for nobody else"
@@ -170,7 +176,7 @@ def _claim(folder, c):
         for f in folder.glob('.*.tmp'): f.unlink() # of a process that was killed while it wrote
         yield
 
-# %% ../nbs/08_experiment.ipynb #76d7bd6b
+# %% ../nbs/08_experiment.ipynb #abe6d1a8
 def run(
     c:Config, # From `config`, or a dict of what to give it
     folder=None, # The run folder; `runs/HASH` beside settings.ini if None
@@ -193,6 +199,7 @@ def run(
         _leave(folder, c, data, parts, model, curves)
     return read_row(folder)
 
+# %% ../nbs/08_experiment.ipynb #f325251b
 def read_row(folder)->dict: return pd.read_csv(Path(folder)/'summary.csv', keep_default_na=False).iloc[0].to_dict()
 
 # %% ../nbs/08_experiment.ipynb #a578caa1

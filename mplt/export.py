@@ -22,10 +22,11 @@ from .subnet import weighted
 # %% ../nbs/12_export.ipynb #f1c13e02
 def _state(net, header): return tensor_bytes({k: v.contiguous() for k,v in net.state_dict().items()})
 
-# %% ../nbs/12_export.ipynb #91a84845
+# %% ../nbs/12_export.ipynb #5763ac79
 class _Where(nn.Module):
     def forward(self, x): return torch.where(x<0, -1., 1.)
 
+# %% ../nbs/12_export.ipynb #8942e3af
 def _onnx(net, header):
     try: import onnx,onnxscript
     except ImportError as e: raise UserError(f"{e.name} is not installed: pip install 'mplt[onnx]'") from e
@@ -38,7 +39,7 @@ def _onnx(net, header):
     program = torch.onnx.export(net, (torch.zeros(2, *shape),), dynamo=True, input_names=['images'], output_names=['logits'], dynamic_shapes=({0: torch.export.Dim('n')},), verbose=False)
     return program.model_proto.SerializeToString()
 
-# %% ../nbs/12_export.ipynb #eb1eb72f
+# %% ../nbs/12_export.ipynb #dcf75feb
 def _picture(net, kept):
     "The masks as a PNG: a row of pixels an output, white where a weight is kept"
     layers = [(k, m) for k,m in weighted(net).items() if k in kept]
@@ -51,6 +52,7 @@ def _picture(net, kept):
     fig.savefig(out, format='png', dpi=100, metadata={'Software': None}); plt.close(fig)
     return out.getvalue()
 
+# %% ../nbs/12_export.ipynb #c16b4403
 def _facts(net, header):
     "What the card says, in order"
     subnet,spec = header['subnet'],header['spec'] or {}
@@ -59,7 +61,7 @@ def _facts(net, header):
              'seed and initialisation': f"{subnet['seed']}, {subnet['init']}", 'weights': f"{sum(header['kept'].values()) or total} of {total} kept"}
     return {k.replace('_', ' '): v for k,v in header.items() if k not in ('spec','subnet','kept','format')}|facts # what was checked wins over what is claimed
 
-# %% ../nbs/12_export.ipynb #cd57d30e
+# %% ../nbs/12_export.ipynb #f519fab8
 _note = 'First 64 outputs and 512 inputs of each layer: white +, black −, grey removed.'
 
 def _html(net, header):
@@ -68,15 +70,17 @@ def _html(net, header):
     style = 'body{font:16px/1.5 sans-serif;max-width:52em;margin:2em auto;padding:0 1em}th{text-align:left;vertical-align:top;padding-right:1em}td{overflow-wrap:anywhere}img{max-width:100%}'
     return f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Ticket</title><style>{style}</style><h1>Ticket</h1><table>{rows}</table>{picture}</html>'.encode(errors='backslashreplace')
 
+# %% ../nbs/12_export.ipynb #4e9e29c3
 def _markdown(net, header):
     clean = lambda v: ''.join(f'&#{ord(c)};' if c in '\\`*_{}[]()#+!|<>&\r\n' else c for c in str(v)) # nothing in a fact is markup
     rows = '\n'.join(f'| {clean(k)} | {clean(v)} |' for k,v in _facts(net, header).items())
     picture = f'\n![Masks of the layers](data:image/png;base64,{base64.b64encode(_picture(net, header["kept"])).decode()})\n\n{_note}\n' if header['kept'] else ''
     return f'# Ticket\n\n| | |\n|---|---|\n{rows}\n{picture}'.encode(errors='backslashreplace')
 
-# %% ../nbs/12_export.ipynb #bd1a4f85
+# %% ../nbs/12_export.ipynb #16ed0b1c
 EXPORTS = {'.safetensors': _state, '.onnx': _onnx, '.html': _html, '.md': _markdown}
 
+# %% ../nbs/12_export.ipynb #de05c113
 def export(
     path, # File of a ticket
     out, # File to write: .safetensors (PyTorch state), .onnx, .html or .md (card)

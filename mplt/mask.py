@@ -21,7 +21,7 @@ def removed(
     if not 0<=sparsity<1: raise UserError(f"sparsity {sparsity!r} is out of range: it is the fraction of weights removed, at least 0 and below 1")
     return int(Fraction(str(sparsity))*n)
 
-# %% ../nbs/03_mask.ipynb #3fca7910
+# %% ../nbs/03_mask.ipynb #ce4f70a1
 def kth_largest(
     x:torch.Tensor, # Any shape, dense in memory in any order
     k:int, # From 1 (the largest) to the number of elements
@@ -31,6 +31,7 @@ def kth_largest(
     if x.device.type!='cpu': return flat.sort().values[-k]
     return torch.tensor(_ith_smallest(flat.numpy(), x.numel()-k), dtype=x.dtype)
 
+# %% ../nbs/03_mask.ipynb #a17b7fdd
 def _ith_smallest(x, i):
     sample = x[::61]
     center,margin = i//61,2*int(len(sample)**.5) # four standard deviations of a sampled median's rank
@@ -41,7 +42,7 @@ def _ith_smallest(x, i):
         if below<=i<below+len(band): x,i = band,i-below
     return np.partition(x, i)[i]
 
-# %% ../nbs/03_mask.ipynb #a9e0abfe
+# %% ../nbs/03_mask.ipynb #42cf9bae
 def topk_mask(
     scores:torch.Tensor, # S, any shape
     sparsity:float, # Fraction of weights removed, in [0, 1)
@@ -54,6 +55,7 @@ def topk_mask(
     if (extra := int(mask.count_nonzero())-keep): mask[_last(size==threshold, extra)] = False
     return mask
 
+# %% ../nbs/03_mask.ipynb #af7590de
 def _last(where, n): return tuple(o[-n:] for o in where.nonzero(as_tuple=True)) # in the order of the indices
 
 # %% ../nbs/03_mask.ipynb #bbce5a07

@@ -37,7 +37,7 @@ def _block(name, layer, bn, act, pool=False):
         yield f'{name}_bn', (nn.BatchNorm2d if conv else nn.BatchNorm1d)(size, affine=bn=='learned')
     yield f'{name}_act', Sign() if act=='sign' else nn.ReLU()
 
-# %% ../nbs/04_models.ipynb #49b150b0
+# %% ../nbs/04_models.ipynb #c5a6d669
 def _layers(in_shape, num_classes, width, bn, act, convs='', fcs=(), kernel=3, padding=1, side=0):
     c,h,w = in_shape
     border = max(0, side-h),max(0, side-w)
@@ -56,6 +56,7 @@ def _layers(in_shape, num_classes, width, bn, act, convs='', fcs=(), kernel=3, p
         n = o
     yield f'fc{len(fcs)+1}', nn.Linear(n, num_classes)
 
+# %% ../nbs/04_models.ipynb #7d78d825
 def _pooled(convs):
     "Channels of each convolution, and whether a pool follows"
     words = convs.split()

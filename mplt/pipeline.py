@@ -17,9 +17,10 @@ from .data import settings
 from .errors import UserError,pick
 from .experiment import code_digests,config_hash,digest,run,sweep,write
 
-# %% ../nbs/10_pipeline.ipynb #d07c9ac0
+# %% ../nbs/10_pipeline.ipynb #2b3589b8
 def root()->Path: return settings().root # The repository: the nearest folder at or above this one with a settings.ini
 
+# %% ../nbs/10_pipeline.ipynb #5502f550
 def suite_params(
     suite:str, # Name of a suite
 )->dict: # Its params.yaml
@@ -34,6 +35,7 @@ def suite_params(
         if not isinstance(v, dict): raise UserError(f"runs.{k} of suite {suite} is {v!r}: expected settings such as dataset, arch, method")
     return params
 
+# %% ../nbs/10_pipeline.ipynb #5eec25d8
 def suite_configs(
     suite:str, # Name of a suite
     key:str, # A key of its `runs`
@@ -49,7 +51,7 @@ def stage_folders(
     "Where the stages of a suite leave their results"
     return {k: root()/'results'/suite/'runs'/k for k in suite_params(suite)['runs']}
 
-# %% ../nbs/10_pipeline.ipynb #c44c2feb
+# %% ../nbs/10_pipeline.ipynb #7e6104af
 def run_stage(
     suite:str, # Name of a suite
     key:str, # A key of its `runs`
@@ -69,6 +71,7 @@ def run_stage(
             shutil.copyfile(f/'ticket.safetensors', out/'tickets'/f'{ticket_name(c)}.safetensors')
     return out
 
+# %% ../nbs/10_pipeline.ipynb #5ae8d981
 def ticket_name(c)->str: # Without suffix
     "What a person wants to know of a ticket, and the hash that tells it from all others"
     return f'{c.arch}-{c.method}-s{c.sparsity:g}-seed{c.seed}-{config_hash(c)}'
@@ -85,7 +88,7 @@ def update_timings(
     rows = rows.drop_duplicates('config_hash', keep='last').set_index('config_hash')
     write(file, rows.reindex([h for h in dict.fromkeys(hashes) if h in rows.index]).reset_index().to_csv(index=False))
 
-# %% ../nbs/10_pipeline.ipynb #f9d2d5fb
+# %% ../nbs/10_pipeline.ipynb #37c4cc26
 def notebook_digest(
     path, # A notebook
 )->str: # 16 hexadecimal digits
@@ -93,6 +96,7 @@ def notebook_digest(
     cells = json.loads(Path(path).read_text(encoding='utf8'))['cells']
     return digest('\n'.join(''.join(c['source']) for c in cells if c['cell_type']=='code'))
 
+# %% ../nbs/10_pipeline.ipynb #9184afa1
 def write_digests(
     file, # JSON file to write
 ):

@@ -26,9 +26,10 @@ def gather(
     if (missing := [f for f in folders if not (Path(f)/file).exists()]): raise UserError(f"{missing[0]} has no {file}: run the suite's experiments first, `dvc repro` does")
     return pd.concat([pd.read_csv(Path(f)/file, keep_default_na=False, na_values={k: [''] for k in ('kept_global','kept_global_start')}) for f in folders], ignore_index=True)
 
-# %% ../nbs/09_report.ipynb #8ac79650
+# %% ../nbs/09_report.ipynb #e978e102
 _seedless = ['dataset','arch','width','method','bn','scope','sparsity','epochs']
 
+# %% ../nbs/09_report.ipynb #ecd0a54d
 def over_seeds(
     summary:pd.DataFrame, # Rows of summary.csv
 )->pd.DataFrame: # A row a setting: seeds, val, test, test_std (NaN for one seed), weights_total, weights_kept, ticket_bytes, config_hash (of the first seed)
@@ -40,6 +41,7 @@ def over_seeds(
     return rows.groupby(_seedless, sort=False, as_index=False).agg(seeds=('seed','size'), val=('val_accuracy','mean'), test=('test_accuracy','mean'), test_std=('test_accuracy','std'),
         weights_total=('weights_total','first'), weights_kept=('weights_kept','first'), ticket_bytes=('ticket_bytes','mean'), config_hash=('config_hash','first'))
 
+# %% ../nbs/09_report.ipynb #bb2315f1
 def best(
     settings:pd.DataFrame, # From `over_seeds`
 )->pd.DataFrame: # A row a network and method
@@ -71,11 +73,12 @@ def table2(
         'file, bytes': b.ticket_bytes.round().astype(int), 'bits a weight': (8*b.ticket_bytes/b.weights_total).round(3), 'fp32, bytes': 4*b.weights_total, '1 bit a weight, bytes': -(-b.weights_total//8),
         'entropy bound of the mask, bytes': bound})
 
-# %% ../nbs/09_report.ipynb #83974c2a
+# %% ../nbs/09_report.ipynb #9842b0ba
 COLORS = {'dense': 'black', 'mpt-1-32': 'C0', 'mpt-1-1': 'C1', 'edge-popup': 'C2', 'random': 'grey'}
 
 def _label(method, bn, all_bn): return method + (f' (BN {bn})' if len(all_bn)>1 else '')
 
+# %% ../nbs/09_report.ipynb #1dff17cf
 def _panels(rows, height=1):
     "A column of axes for each data set and network: yields figure, axes and rows"
     groups = list(rows.groupby(['dataset','arch','width'], sort=False))
@@ -87,6 +90,7 @@ def _panels(rows, height=1):
 
 def _legend(ax): ax.legend(loc='upper center', bbox_to_anchor=(.5,-.2), ncols=2, fontsize=7, frameon=False)
 
+# %% ../nbs/09_report.ipynb #9ce3fb3a
 def accuracy_vs_pruned(
     summary:pd.DataFrame, # Rows of summary.csv
     methods:list, # Names of methods with a mask: a line each
@@ -144,7 +148,7 @@ def survivors(
         _legend(ax)
     return fig
 
-# %% ../nbs/09_report.ipynb #ed9dbabc
+# %% ../nbs/09_report.ipynb #a63b9454
 def save_figure(
     fig:plt.Figure, # To save
     stem, # Path without suffix
@@ -153,6 +157,7 @@ def save_figure(
     with plt.rc_context({'svg.hashsalt': 'mplt'}): fig.savefig(f'{stem}.svg', metadata={'Date': None})
     fig.savefig(f'{stem}.png', dpi=130, metadata={'Software': None})
 
+# %% ../nbs/09_report.ipynb #9551f4d6
 def save_table(
     table:pd.DataFrame, # To save
     stem, # Path without suffix

@@ -21,7 +21,7 @@ from .errors import UserError,pick
 from .mask import topk_mask
 from .models import BNS
 
-# %% ../nbs/05_subnet.ipynb #20b58131
+# %% ../nbs/05_subnet.ipynb #c0252308
 @dataclass(frozen=True)
 class Method:
     "A row of the grid: four independent choices"
@@ -30,6 +30,7 @@ class Method:
     weight_bits: int      # 32, or 1: only the signs are used
     activation_bits: int  # 32 (ReLU), or 1 (sign)
 
+# %% ../nbs/05_subnet.ipynb #80516fc6
 METHODS = {
     'dense':      Method('trained', 'none',    32, 32),
     'edge-popup': Method('frozen',  'learned', 32, 32),
@@ -76,9 +77,10 @@ class Masked(nn.Module):
     def mask(self): # M, bool, shape of the weight
         return topk_mask(self.scores, self.sparsity) if self.method.mask=='learned' else self.fixed
 
-# %% ../nbs/05_subnet.ipynb #2b2d4415
+# %% ../nbs/05_subnet.ipynb #d5d5fd02
 INITS = ('kaiming_normal','signed_constant')
 
+# %% ../nbs/05_subnet.ipynb #4d961b63
 def draw_weight(
     shape, # Of the weight: (out, in, …)
     seed:int, # Of the run
@@ -90,6 +92,7 @@ def draw_weight(
     if init=='signed_constant': z = np.where(z<0, -1., 1.)
     return torch.from_numpy((z*(2/np.prod(shape[1:]))**.5).astype(np.float32))
 
+# %% ../nbs/05_subnet.ipynb #d1d1d30d
 def draw_scores(shape, seed, name)->torch.Tensor: # S, float32
     "The scores a layer starts with"
     u = stream(seed, name, 'scores').random_sample(tuple(shape))
@@ -108,7 +111,7 @@ def _set_bn(bn_layer, bn, like):
     for name,value in ('weight',1.),('bias',0.):
         setattr(bn_layer, name, nn.Parameter(like.new_full((bn_layer.num_features,), value)) if learned else None)
 
-# %% ../nbs/05_subnet.ipynb #f888d148
+# %% ../nbs/05_subnet.ipynb #833795aa
 def _binary_activations(model):
     "ReLU to sign, everywhere"
     for parent in list(model.modules()):
@@ -117,6 +120,7 @@ def _binary_activations(model):
 
 def _is_binary(x): return bool(((x.abs()==1) | (x==0).all(0)).all()) # what is 0 for all images is zero padding
 
+# %% ../nbs/05_subnet.ipynb #77049807
 def _probe(model, in_shape):
     "Refuse a layer after the first that would see anything but signs"
     if in_shape is None: raise UserError("binary activations are checked on one forward pass: give in_shape, the (channels, height, width) of an image")
@@ -153,7 +157,7 @@ def as_subnet(
     model.subnet = dict(method=method, sparsity=sparsity, seed=seed, init=init, bn=bn, in_shape=in_shape and tuple(in_shape))
     return model
 
-# %% ../nbs/05_subnet.ipynb #6ffd4315
+# %% ../nbs/05_subnet.ipynb #81c0245c
 def _check(model, layers, method, sparsity, bn):
     "Everything that can be refused, before anything is changed"
     row = METHODS[method]
@@ -169,6 +173,7 @@ def _check(model, layers, method, sparsity, bn):
     other = [k for k,p in model.named_parameters() if id(p) not in known]
     if row.weights=='frozen' and other: raise UserError(f"parameter {other[0]!r} belongs to neither a convolution, a linear layer nor batch normalisation: {method} cannot freeze it")
 
+# %% ../nbs/05_subnet.ipynb #ba51a568
 def _convert(m, name, row, sparsity, seed, init):
     "Draw a layer's weight; freeze and mask it if the method says so"
     with torch.no_grad():

@@ -30,7 +30,7 @@ def entropy(
     p = np.clip(p, 1e-300, 1-1e-16)
     return -p*np.log2(p)-(1-p)*np.log2(1-p)
 
-# %% ../nbs/07_ticket.ipynb #85680bbd
+# %% ../nbs/07_ticket.ipynb #ee0fd56d
 _queue,_bernoulli = constriction.stream.queue,constriction.stream.model.Bernoulli(perfect=False)
 
 def _chances(kept, of, shape): return np.broadcast_to((np.asarray(kept)+.5)/(of+1), shape).ravel().astype(np.float64) # never 0 or 1
@@ -40,6 +40,7 @@ def _code(bits, chances):
     coder.encode(bits.ravel().astype(np.int32), _bernoulli, chances)
     return coder.get_compressed()
 
+# %% ../nbs/07_ticket.ipynb #ad71942c
 def encode(
     mask:np.ndarray, # bool, (outputs, …)
 )->tuple: # The code (uint32), and how many weights each input keeps (uint16; empty: the layer's fraction is used for all)
@@ -49,6 +50,7 @@ def encode(
     plain,by_input = _code(m, _chances(m.sum(), m.size, m.shape)),_code(m, _chances(inputs, len(m), m.shape))
     return (by_input, inputs) if len(m)<65536 and by_input.nbytes+inputs.nbytes<plain.nbytes else (plain, inputs[:0])
 
+# %% ../nbs/07_ticket.ipynb #25d21450
 def decode(
     code:np.ndarray, # From `encode`
     inputs:np.ndarray, # From `encode`
@@ -63,7 +65,7 @@ def decode(
     if mask.sum()!=kept or (len(inputs) and (mask.reshape(m).sum(0)!=inputs).any()): raise ValueError(f'it keeps {mask.sum()} weights instead of {kept}')
     return mask
 
-# %% ../nbs/07_ticket.ipynb #9bdc51fe
+# %% ../nbs/07_ticket.ipynb #832f6f91
 FORMAT = 1
 
 def _seed_sum(model, bits):
@@ -75,6 +77,7 @@ def _seed_sum(model, bits):
             h.update(np.packbits(w<0).tobytes() if bits==1 else w.tobytes())
     return h.hexdigest()
 
+# %% ../nbs/07_ticket.ipynb #024f9f1b
 def _file_bytes(header, tensors): return tensor_bytes(tensors, {'mplt': json.dumps(header, sort_keys=True)})
 
 def _sealed(header, tensors):
@@ -83,7 +86,7 @@ def _sealed(header, tensors):
     for k,v in sorted(tensors.items()): h.update(repr((k, str(v.dtype), tuple(v.shape))).encode()+v.contiguous().numpy().tobytes())
     return h.hexdigest()
 
-# %% ../nbs/07_ticket.ipynb #584eb778
+# %% ../nbs/07_ticket.ipynb #ad86d764
 def save(
     path, # File to write, .safetensors
     model:nn.Module, # From `as_subnet`
@@ -106,6 +109,7 @@ def save(
     with replacing(path) as tmp: tmp.write_bytes(raw)
     return len(raw)
 
+# %% ../nbs/07_ticket.ipynb #ff625b09
 def _rebuilt(name): return 'parametrizations' in name.split('.') or name.endswith('num_batches_tracked') # what `load` makes anew
 
 def _check_plain(name, tensor):
@@ -113,9 +117,10 @@ def _check_plain(name, tensor):
     if tensor.dtype!=torch.float32 or not tensor.isfinite().all() or (name.endswith('running_var') and (tensor<0).any()):
         raise UserError(f"{name} does not fit into a ticket: expected finite 32-bit floats, and no negative variances")
 
-# %% ../nbs/07_ticket.ipynb #6d02b2ed
+# %% ../nbs/07_ticket.ipynb #09acb886
 MAX_BYTES,MAX_WEIGHTS,MAX_IMAGE = 2**31,2**27,2**18
 
+# %% ../nbs/07_ticket.ipynb #f29f8ce3
 def _open(path):
     "Header and tensors of a sound file"
     path = Path(path)
@@ -130,10 +135,11 @@ def _open(path):
     if header.get('sha256')!=_sealed(header, tensors): raise UserError(f"{path} is damaged: its content does not match its checksum; get it again")
     return header,tensors
 
-# %% ../nbs/07_ticket.ipynb #4f660bde
+# %% ../nbs/07_ticket.ipynb #30596b5a
 def _typed(o, name, kinds, ok=lambda v: True):
     if isinstance(o, bool) or not isinstance(o, kinds) or not ok(o): raise ValueError(f'{name} is {o!r}')
 
+# %% ../nbs/07_ticket.ipynb #64f05372
 def _check_header(header):
     "Types and ranges of what the header says; raises ValueError or UserError"
     subnet,spec,kept = header['subnet'],header['spec'],header['kept']
@@ -148,6 +154,7 @@ def _check_header(header):
         _typed(spec['num_classes'], 'num_classes', int, lambda v: 0<v<=10**6)
         _typed(spec['width'], 'width', (int,float), lambda v: 0<v<=1000)
 
+# %% ../nbs/07_ticket.ipynb #77d55340
 def _check_layers(model, header):
     "Is the number of weights sane, and does each mask keep what its sparsity says? Raises ValueError"
     sizes = {k: m.weight.numel() for k,m in weighted(model).items()}
@@ -156,13 +163,14 @@ def _check_layers(model, header):
     expected = {k: n-removed(n, header['subnet']['sparsity']) for k,n in sizes.items()} if masked else {}
     if header['kept']!=expected: raise ValueError(f"its layers keep {header['kept']}, expected {expected}")
 
-# %% ../nbs/07_ticket.ipynb #2fe61f68
+# %% ../nbs/07_ticket.ipynb #58c8f1fc
 def info(
     path, # File of a ticket
 )->dict: # The header
     "What a ticket says of itself; raises `UserError` if it is not a sound one"
     return _open(path)[0]
 
+# %% ../nbs/07_ticket.ipynb #1aa866af
 def load(
     path, # File of a ticket
     model:nn.Module=None, # For a ticket of a network that `build` does not know: the same network, unconverted, to be filled
@@ -180,6 +188,7 @@ def load(
     except (UserError,KeyError,ValueError,TypeError,RuntimeError,AttributeError,OverflowError,MemoryError) as e:
         raise UserError(f"{path} cannot be rebuilt: {f'{e} is missing' if isinstance(e, KeyError) else ' '.join(str(e).split())}") from e
 
+# %% ../nbs/07_ticket.ipynb #5385db4b
 def _rebuild(model, header, tensors):
     as_subnet(model, **header['subnet'])
     bits = METHODS[header['subnet']['method']].weight_bits
@@ -193,6 +202,7 @@ def _rebuild(model, header, tensors):
     model.load_state_dict(own|tensors)
     return model.eval().requires_grad_(False)
 
+# %% ../nbs/07_ticket.ipynb #0610b071
 def _settle(name, layer, tensors, kept, bits):
     "Put the used weight in the place of weight and parametrization; what it took is removed from `tensors`"
     w = layer.parametrizations.weight.original.detach()

@@ -59,10 +59,11 @@ def cosine(
     "Half a cosine from `lr` to 0"
     return lr*(1+math.cos(math.pi*progress))/2
 
-# %% ../nbs/06_train.ipynb #0f7eb920
+# %% ../nbs/06_train.ipynb #10734ab7
 OPTIMIZERS = dict(sgd=lambda params, lr, momentum, weight_decay, **kw: torch.optim.SGD(params, lr, momentum, weight_decay=weight_decay, **kw),
                   adam=lambda params, lr, momentum, weight_decay, **kw: torch.optim.Adam(params, lr, (momentum,.999), weight_decay=weight_decay, **kw))
 
+# %% ../nbs/06_train.ipynb #07d9d2f4
 def optimizer(
     model:nn.Module, # Every parameter that requires a gradient is optimised
     name:str, # A name in `OPTIMIZERS`
@@ -74,9 +75,10 @@ def optimizer(
     params = [p for p in model.parameters() if p.requires_grad]
     if params: return OPTIMIZERS[name](params, lr, momentum, weight_decay, fused=params[0].device.type in ('cpu','cuda'))
 
-# %% ../nbs/06_train.ipynb #1a7d82ee
+# %% ../nbs/06_train.ipynb #1f9e80e7
 PRECISIONS = ('fp32','bf16')
 
+# %% ../nbs/06_train.ipynb #f893d1cf
 def step(
     model:nn.Module, # In training mode
     opt, # From `optimizer`, or None
@@ -94,9 +96,10 @@ def step(
         opt.step()
     return loss.detach(),logits.detach()
 
-# %% ../nbs/06_train.ipynb #f0665d90
+# %% ../nbs/06_train.ipynb #b600701c
 class Stopped(Exception): "Training was asked to stop, and its state is saved if it has a file; the arguments are a sentence and the signal's number"
 
+# %% ../nbs/06_train.ipynb #45563989
 class StopSignal:
     "While active, SIGINT and SIGTERM are noted in `number` instead of ending the process"
     number = None
@@ -109,7 +112,7 @@ class StopSignal:
         for s,handler in self.old.items(): signal.signal(s, handler)
         if self.number and not error: signal.raise_signal(self.number) # it came too late for the loop
 
-# %% ../nbs/06_train.ipynb #6b8335e4
+# %% ../nbs/06_train.ipynb #33d2e8fb
 def save_state(
     path, # File to write
     state:dict, # Tensors, numbers, strings, and lists and dicts of them
@@ -119,6 +122,7 @@ def save_state(
         try: torch.save(state, tmp)
         except RuntimeError as e: raise OSError(e) from e # PyTorch's word for a full disk
 
+# %% ../nbs/06_train.ipynb #4a2c58af
 def load_state(
     path, # File from `save_state`
 )->dict: # With all tensors on the CPU
@@ -126,9 +130,10 @@ def load_state(
     try: return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e: raise UserError(f"{path} is damaged ({type(e).__name__}): delete it to start this run afresh") from e
 
-# %% ../nbs/06_train.ipynb #2a3a95a1
+# %% ../nbs/06_train.ipynb #a0867480
 log = logging.getLogger('mplt')
 
+# %% ../nbs/06_train.ipynb #78c8269b
 def epoch(
     model:nn.Module, # From `as_subnet`
     opt, # From `optimizer`, or None
@@ -167,7 +172,7 @@ def _check_finite(model, row):
     if not (math.isfinite(row['train_loss']) and all(p.isfinite().all() for p in model.parameters() if p.requires_grad)):
         raise UserError(f"training diverged in epoch {row['epoch']} (loss {row['train_loss']:.3g}): try a lower lr")
 
-# %% ../nbs/06_train.ipynb #919c66a7
+# %% ../nbs/06_train.ipynb #2af035af
 def fit(
     model:nn.Module, # From `as_subnet`, on its device
     parts:SimpleNamespace, # `train` and `val` images, on the same device
@@ -194,6 +199,7 @@ def fit(
             if stop.number: raise Stopped(f'stopped after epoch {n+1} of {cfg.epochs}', stop.number)
     return curves
 
+# %% ../nbs/06_train.ipynb #d2650f50
 def _take_up(state, model, opt, path, cfg):
     "Put a saved state into model and optimiser; the rows so far, and where in the epoch it was"
     if state.get('cfg')!=vars(cfg): raise UserError(f"{path} is the state of a run with other settings: give another file, or delete it to start afresh")
