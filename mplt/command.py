@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['parser', 'main']
 
-# %% ../nbs/13_command.ipynb #8d7e12ef
+# %% ../nbs/13_command.ipynb #7ef53c44
 import argparse,json,logging,re,sys
 from dataclasses import asdict,fields
 from pathlib import Path
@@ -18,7 +18,7 @@ from .errors import UserError,pick
 from . import ticket
 from .experiment import Config,config,config_hash,run
 from .export import EXPORTS,export
-from .pipeline import write_digests
+from .pipeline import check_suite
 from .subnet import METHODS
 from .train import Stopped,device
 
@@ -86,12 +86,14 @@ def _add_ticket(commands):
         if name=='export': p.add_argument('out', help=f'file to write; its suffix says the form: {", ".join(EXPORTS)}')
         p.set_defaults(do=do)
 
-# %% ../nbs/13_command.ipynb #72a50dfa
+# %% ../nbs/13_command.ipynb #4dd52d22
 def _methods(args): print(pd.DataFrame({k: asdict(m) for k,m in METHODS.items()}).T.to_string())
 
-def _digest(args): write_digests(args.file)
+def _check(args):
+    check_suite(args.suite)
+    print(f'suite {args.suite}: every run is sound')
 
-# %% ../nbs/13_command.ipynb #9a581e80
+# %% ../nbs/13_command.ipynb #6c266cd6
 def parser()->argparse.ArgumentParser:
     "The command's parser"
     p = _Parser('mplt', description='Multi-prize lottery tickets: a seed and a mask.', allow_abbrev=False)
@@ -100,9 +102,9 @@ def parser()->argparse.ArgumentParser:
     _add_data(commands)
     _add_ticket(commands)
     commands.add_parser('methods', help='print the grid of methods').set_defaults(do=_methods)
-    d = commands.add_parser('digest', help="write what the code does, for the pipeline's first stage")
-    d.add_argument('file')
-    d.set_defaults(do=_digest)
+    p_check = commands.add_parser('check', help="check a suite's params.yaml; the pipeline's first stage")
+    p_check.add_argument('suite')
+    p_check.set_defaults(do=_check)
     return p
 
 # %% ../nbs/13_command.ipynb #d4dc4fa9

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['root', 'suite_params', 'suite_configs', 'stage_folders', 'run_stage', 'ticket_name', 'update_timings',
-           'notebook_digest', 'write_digests']
+           'notebook_digest', 'check_suite']
 
 # %% ../nbs/10_pipeline.ipynb #0423f0a3
 import json,shutil
@@ -51,13 +51,13 @@ def stage_folders(
     "Where the stages of a suite leave their results"
     return {k: root()/'results'/suite/'runs'/k for k in suite_params(suite)['runs']}
 
-# %% ../nbs/10_pipeline.ipynb #7e6104af
+# %% ../nbs/10_pipeline.ipynb #d361d60e
 def run_stage(
     suite:str, # Name of a suite
     key:str, # A key of its `runs`
 )->Path: # results/SUITE/runs/KEY
     "Run the configs of a stage and leave their results"
-    configs = {k: suite_configs(suite, k) for k in suite_params(suite)['runs']}[pick(suite_params(suite)['runs'], key, 'run')] # all are checked before any is computed
+    configs = suite_configs(suite, key)
     out = stage_folders(suite)[key]
     out.mkdir(parents=True, exist_ok=True)
     folders = {c: root()/'runs'/config_hash(c) for c in configs}
@@ -96,12 +96,14 @@ def notebook_digest(
     cells = json.loads(Path(path).read_text(encoding='utf8'))['cells']
     return digest('\n'.join(''.join(c['source']) for c in cells if c['cell_type']=='code'))
 
-# %% ../nbs/10_pipeline.ipynb #9184afa1
-def write_digests(
-    file, # JSON file to write
-):
-    "Write the digests of all modules, and of the pipeline's notebooks as notebook_NAME"
+# %% ../nbs/10_pipeline.ipynb #6bb98fa6
+def check_suite(
+    suite:str, # Name of a suite
+): # Writes results/SUITE/code.json
+    "Check every config of a suite, then write the digests of all modules, and of the pipeline's notebooks as notebook_NAME"
+    for key in suite_params(suite)['runs']: suite_configs(suite, key)
     modules = tuple(f.stem for f in sorted(Path(mplt.__file__).parent.glob('*.py')) if not f.stem.startswith('_'))
     notebooks = {f'notebook_{f.stem}': notebook_digest(f) for f in sorted((root()/'nbs/pipeline').glob('*.ipynb'))}
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    file = root()/'results'/suite/'code.json'
+    file.parent.mkdir(parents=True, exist_ok=True)
     write(file, json.dumps(code_digests(modules)|notebooks, indent=1)+'\n')

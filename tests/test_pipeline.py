@@ -81,13 +81,22 @@ def test_changed_module_makes_runs_stale(repo):
 
 def test_changed_parameter_makes_its_run_stale(repo):
     edit(repo, 'suites/tiny/params.yaml', 'seed: [0, 1]', 'seed: [0, 2]')
-    assert ran(repo.sh('dvc', 'repro')) == ['figures', 'run@lenet5-dense', 'tables']
+    assert ran(repo.sh('dvc', 'repro')) == ['code', 'figures', 'run@lenet5-dense', 'tables']
 
 
 def test_bad_parameter_stops_with_a_sentence(repo):
-    edit(repo, 'suites/tiny/params.yaml', 'sparsity: [0.5, 0.8]', 'sparsity: [0.5, 1.0]')
-    p = repo.sh('dvc', 'repro', ok=False)
-    assert p.returncode and 'sparsity 1.0 is out of range' in p.stderr and 'Traceback' not in p.stderr
+    before = snapshot(repo)
+    for old, new, says in ('sparsity: [0.5, 0.8]', 'sparsity: [0.5, 1.0]', 'sparsity 1.0 is out of range'), ('arch: fc1', 'arch: fc11', "did you mean 'fc1'?"), ('batch_size: 30', 'batch_size: 0', 'batch_size 0'), \
+            ('{dataset: mnist5k, arch: lenet5, method: dense, seed: [0, 2]}', '7', 'runs.lenet5-dense of suite tiny is 7'), ('limit: 120', 'limmit: 120', "did you mean 'limit'?"):
+        edit(repo, 'suites/tiny/params.yaml', old, new)
+        p = repo.sh('mplt', 'check', 'tiny', ok=False)
+        assert p.returncode == 2 and says in p.stderr and len(p.stderr.splitlines()) == 1
+        if new != '7':  # there DVC itself complains first
+            p = repo.sh('dvc', 'repro', ok=False)
+            assert p.returncode and says in p.stderr and 'Traceback' not in p.stderr and ran(p) == ['code']
+        edit(repo, 'suites/tiny/params.yaml', new, old)
+    after = snapshot(repo)
+    assert after.keys() - {'code.json'} == before.keys() - {'code.json'} and all(after[k] == before[k] for k in after)
 
 
 def test_dvc_tells_the_story(repo):
