@@ -39,7 +39,7 @@ fresh: $(STAMP)    ## check that mplt/, README.md and the notebooks' metadata ar
 	nbdev-export
 	nbdev-clean
 	$(README)
-	@test -z "$$(git status --porcelain)" || { git status --short; echo "mplt/, nbs/ or README.md differ from what is committed: run make notebooks, then commit"; exit 1; }
+	@test -z "$$(git status --porcelain mplt nbs README.md)" || { git status --short mplt nbs README.md; echo "mplt/, nbs/ or README.md differ from what is committed: run make notebooks, then commit"; exit 1; }
 
 lab: $(STAMP)      ## open JupyterLab on nbs/
 	jupyter lab --notebook-dir nbs

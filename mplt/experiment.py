@@ -157,7 +157,9 @@ def _held(folder, c):
     differ = [k for k,v in asdict(c).items() if held.get('config', {}).get(k)!=v]
     raise UserError(f"{folder} holds a run of another config ({', '.join(differ)} differ): give another folder, or delete it")
 
-# %% ../nbs/08_experiment.ipynb #3ea561bd
+# %% ../nbs/08_experiment.ipynb #fd7955cf
+_files = 'summary.csv','ticket.safetensors','state.pt','curves.csv','layers.csv','timings.csv'
+
 @contextmanager
 def _claim(folder, c):
     "Have the folder for this config and this code, and for nobody else"
@@ -171,7 +173,7 @@ def _claim(folder, c):
         theirs,mine = _held(folder, c),code_digests()
         if theirs!=mine:
             if theirs: log.warning(f"{folder}: made by code that did something else ({', '.join(k for k in mine if theirs.get(k)!=mine[k])}), starting afresh")
-            for f in folder.iterdir(): f.name=='lock' or f.unlink()
+            for f in _files: (folder/f).unlink(missing_ok=True)
             write(folder/'config.json', json.dumps(dict(config_hash=config_hash(c), config=asdict(c), code=mine), indent=1))
         for f in folder.glob('.*.tmp'): f.unlink() # of a process that was killed while it wrote
         yield
