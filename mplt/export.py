@@ -52,14 +52,15 @@ def _picture(net, kept):
     fig.savefig(out, format='png', dpi=100, metadata={'Software': None}); plt.close(fig)
     return out.getvalue()
 
-# %% ../nbs/12_export.ipynb #c16b4403
+# %% ../nbs/12_export.ipynb #43d2d1a5
 def _facts(net, header):
     "What the card says, in order"
     subnet,spec = header['subnet'],header['spec'] or {}
     total = sum(m.weight.numel() for m in weighted(net).values())
     facts = {'network': ' '.join(f'{k} {spec[k]}' for k in ('arch','width','bn','act') if k in spec) or 'of one\'s own', 'method': subnet['method'], 'sparsity': subnet['sparsity'],
              'seed and initialisation': f"{subnet['seed']}, {subnet['init']}", 'weights': f"{sum(header['kept'].values()) or total} of {total} kept"}
-    return {k.replace('_', ' '): v for k,v in header.items() if k not in ('spec','subnet','kept','format')}|facts # what was checked wins over what is claimed
+    claimed = {k.replace('_', ' '): v for k,v in header.items() if k not in ('spec','subnet','kept','format')}
+    return facts|claimed|facts # in this order, and what was checked wins over what is claimed
 
 # %% ../nbs/12_export.ipynb #f519fab8
 _note = 'First 64 outputs and 512 inputs of each layer: white +, black −, grey removed.'
