@@ -38,13 +38,13 @@ METHODS = {
     'mpt-1-1':    Method('frozen',  'learned',  1,  1),
     'random':     Method('frozen',  'drawn',    1, 32)}
 
-# %% ../nbs/05_subnet.ipynb #701ffb4e
+# %% ../nbs/05_subnet.ipynb #e6c5f3cf
 def used_weight(
     weight:torch.Tensor, # W, any shape
     mask:torch.Tensor, # M, bool, same shape
     bits:int, # 32: the kept weights; 1: their signs, scaled by the gain
 )->torch.Tensor: # Same shape and dtype as `weight`
-    "The masked weight as the layer sees it (Diffenderfer & Kailkhura 2021, algorithm 1)"
+    "The masked weight as the layer sees it (biprop, Diffenderfer & Kailkhura 2021)"
     mask = mask.to(weight.dtype) # once: PyTorch is slow at mixing bool and float
     return weight*mask if bits==32 else torch.copysign(mask*gain(weight, mask), weight)
 
