@@ -11,24 +11,24 @@ import pytest
 from conftest import REPO
 
 KILLS = int(os.environ.get('MPLT_KILLS', 5))  # `make crashes` sets 20
-ARGS = 'run --arch lenet5 --method mpt-1-32 --sparsity 0.8 --bn learned --epochs 6 --batch_size 60 --out'.split()
-LEFT = 'config.json', 'curves.csv', 'layers.csv', 'summary.csv', 'ticket.safetensors'
+RUNS = dict(steps='run --arch lenet5 --method mpt-1-32 --sparsity 0.8 --bn learned --epochs 6 --batch_size 60',
+            cycles='run --arch lenet5 --method imp-score --sparsity 0.8 --bn learned --cycles 3 --epochs 2 --rewind_epoch 1 --test_freq 20 --batch_size 60')
 
 
-def start(out, limit=None):
+def start(out, limit=None, args=RUNS['steps']):
     "The command, in its own process; at most `limit` bytes in a file"
     set_limit = limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    command = [sys.executable, '-c', 'import sys; from mplt.command import main; sys.exit(main())', *ARGS, str(out)]
+    command = [sys.executable, '-c', 'import sys; from mplt.command import main; sys.exit(main())', *args.split(), '--out', str(out)]
     return subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=set_limit)
 
 
-def finish(out):
-    p = start(out)
+def finish(out, args=RUNS['steps']):
+    p = start(out, args=args)
     said = p.communicate()
     assert p.returncode == 0, said
 
 
-def content(out): return {f: (out / f).read_bytes() for f in LEFT}
+def content(out): return {str(f.relative_to(out)): f.read_bytes() for f in out.rglob('*') if f.is_file() and f.name not in ('state.pt', 'timings.csv', 'lock')}
 
 
 def wait_for(p, text):
@@ -37,29 +37,38 @@ def wait_for(p, text):
 
 
 @pytest.fixture(scope='module')
-def reference(tmp_path_factory):
-    out = tmp_path_factory.mktemp('reference') / 'run'
-    begin = time.time()
-    finish(out)
-    return content(out), time.time() - begin
+def references(tmp_path_factory):
+    "What runs leave that were never stopped, and how long they took"
+    found = {}
+    for name, args in RUNS.items():
+        out = tmp_path_factory.mktemp(name) / 'run'
+        begin = time.time()
+        finish(out, args)
+        found[name] = content(out), time.time() - begin
+    return found
 
 
-def test_killed_at_random_moments(reference, tmp_path):
-    wanted, duration = reference
+@pytest.fixture
+def reference(references): return references['steps']
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_killed_at_random_moments(name, references, tmp_path):
+    wanted, duration = references[name]
     moments = random.Random(0)
     for _ in range(KILLS):
-        p = start(tmp_path / 'run')
+        p = start(tmp_path / 'run', args=RUNS[name])
         time.sleep(moments.uniform(0, duration))
         p.send_signal(signal.SIGKILL)
         p.communicate()
-    finish(tmp_path / 'run')
+    finish(tmp_path / 'run', RUNS[name])
     assert content(tmp_path / 'run') == wanted
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_stopped_by_a_signal(number, reference, tmp_path):
     p = start(tmp_path / 'run')
-    wait_for(p, 'epoch 2:')
+    wait_for(p, 'epoch 2/6:')
     time.sleep(random.Random(number).uniform(0, .2))
     p.send_signal(number)
     _, said = p.communicate()
@@ -70,7 +79,7 @@ def test_stopped_by_a_signal(number, reference, tmp_path):
 
 def test_second_process_is_refused(reference, tmp_path):
     first = start(tmp_path / 'run')
-    wait_for(first, 'epoch 1:')
+    wait_for(first, 'epoch 1/6:')
     first.send_signal(signal.SIGSTOP)
     second = start(tmp_path / 'run')
     _, said = second.communicate()
@@ -82,7 +91,7 @@ def test_second_process_is_refused(reference, tmp_path):
 
 def test_full_disk_keeps_the_last_good_state(reference, tmp_path):
     p = start(tmp_path / 'run')
-    wait_for(p, 'epoch 2:')
+    wait_for(p, 'epoch 2/6:')
     p.send_signal(signal.SIGTERM)
     p.communicate()
     before = (tmp_path / 'run/state.pt').read_bytes()
@@ -110,7 +119,7 @@ def test_killed_while_it_wrote_its_config(reference, tmp_path):
 
 def test_damaged_state(tmp_path):
     p = start(tmp_path / 'run')
-    wait_for(p, 'epoch 1:')
+    wait_for(p, 'epoch 1/6:')
     p.kill()
     p.communicate()
     (tmp_path / 'run/state.pt').write_bytes(b'x' * 1000)

@@ -4,14 +4,15 @@ import re
 import shutil
 
 import pandas as pd
+import pytest
 import yaml
 from conftest import REPO
 
 from mplt.experiment import MODULES, code_digests
-from mplt.pipeline import notebook_digest
+from mplt.pipeline import notebook_digest, suite_configs
 
 COLUMNS = 'suite dataset arch width method bn scope sparsity seed epochs val_accuracy test_accuracy weights_total weights_kept ticket_bytes config_hash'.split()
-ALL = ['code', 'figures', 'run@fc1-mpt-1-32', 'run@lenet5-dense', 'tables']
+ALL = ['code', 'figures', 'run@fc1-imp', 'run@fc1-mpt-1-32', 'run@lenet5-dense', 'tables']
 
 
 def ran(p): return sorted(re.findall(r"Running stage '([^']+)'", p.stdout))
@@ -31,14 +32,14 @@ def test_first_repro(repo):
     assert ran(repo.sh('dvc', 'repro')) == ALL
     found = {f for f in snapshot(repo)}
     wanted = {'code.json', 'summary.csv', 'metrics.json', 'runs/fc1-mpt-1-32/run.ipynb'}
-    wanted |= {f'tables/T{i}.{s}' for i in (1, 2) for s in ('md', 'csv')} | {f'figures/F{i}.{s}' for i in (1, 3, 5, 6) for s in ('svg', 'png')}
+    wanted |= {f'tables/T{i}.{s}' for i in (1, 2) for s in ('md', 'csv')} | {f'figures/{i}.{s}' for i in ('F1', 'F3', 'F5', 'F6', 'S1', 'S2') for s in ('svg', 'png')}
     assert not wanted - found
     assert len([f for f in found if f.startswith('runs/fc1-mpt-1-32/tickets/fc1-mpt-1-32-s0.8-seed0-')]) == 1
     assert not [f for f in found if 'dense' in f and f.endswith('.safetensors')]
     summary = pd.read_csv(repo.results / 'summary.csv')
-    assert list(summary) == COLUMNS and len(summary) == 4
+    assert list(summary) == COLUMNS and len(summary) == 6
     assert summary.weights_kept[summary.sparsity == .8].item() == sum(n - n * 8 // 10 for n in (784 * 30, 30 * 10, 10 * 10))
-    assert len(pd.read_csv(repo.results / 'timings.csv')) == 4
+    assert len(pd.read_csv(repo.results / 'timings.csv')) == 6
 
 
 def test_no_machine_in_results(repo):
@@ -122,15 +123,38 @@ def test_missing_tag(repo):
     assert p.returncode == 2 and "no cell tagged 'parameters'" in p.stderr and 'Traceback' not in p.stderr
 
 
-def test_lock_is_fresh():
-    "What dvc.lock says the quick suite was computed with is what is here: code, parameters, data (not results: they are the machine's)"
-    lock, params = (yaml.safe_load((REPO / f).read_text()) for f in ('dvc.lock', 'params.yaml'))
+def test_accept(repo):
+    "Code that gives the same results is taken over without computing them all; other code is not"
+    repo.sh('dvc', 'repro')
+    before = snapshot(repo)
+    edit(repo, 'mplt/mask.py', 'center,margin = i//61,2*int', 'center,margin = i//61,3*int')
+    repo.sh('mplt', 'accept', 'tiny', 'fc1-mpt-1-32')
+    p = repo.sh('dvc', 'repro')
+    assert not ran(p) and 'up to date' in p.stdout
+    after = snapshot(repo)
+    assert before.keys() == after.keys() and [k for k in before if before[k] != after[k]] == ['code.json']
+    edit(repo, 'mplt/subnet.py', "u = stream(seed, name, 'scores')", "u = stream(seed+1, name, 'scores')")
+    p = repo.sh('mplt', 'accept', 'tiny', 'fc1-mpt-1-32', ok=False)
+    assert p.returncode == 2 and 'comes out differently' in p.stderr and ran(repo.sh('dvc', 'repro', '--dry')) != []
+    edit(repo, 'suites/tiny/params.yaml', 'seed: [0, 2]', 'seed: [0, 3]')
+    p = repo.sh('mplt', 'accept', 'tiny', 'fc1-mpt-1-32', ok=False)
+    assert p.returncode == 2 and 'runs.lenet5-dense of suite tiny is not what it was when it ran' in p.stderr
+
+
+SUITES = {yaml.safe_load(f.read_text())['suite']: f.parent for f in (REPO / 'params.yaml', *REPO.glob('suites/*/params.yaml')) if (f.parent / 'dvc.lock').exists()}
+
+
+@pytest.mark.parametrize('suite', SUITES)
+def test_lock_is_fresh(suite):
+    "What dvc.lock says a suite was computed with is what is here: code and parameters (the quick suite's results are the machine's, the others' are committed)"
+    lock, params = (yaml.safe_load((SUITES[suite] / f).read_text()) for f in ('dvc.lock', 'params.yaml'))
     now = code_digests((*MODULES, 'pipeline', 'report', 'engine')) | {f'notebook_{k}': notebook_digest(REPO / f'nbs/pipeline/{k}.ipynb') for k in ('run', 'tables', 'figures')}
     assert lock['stages'].keys() == {'code', 'tables', 'figures', *(f'run@{k}' for k in params['runs'])}
     for name, stage in lock['stages'].items():
         if name == 'code': continue
-        said = stage['params']['results/quick/code.json']
-        assert said == {k: now[k] for k in said}, name
+        file = f"{params['root']}results/{suite}/code.json"
+        assert stage['params'][file] == {k: now[k] for k in stage['params'][file]}, name
         if name.startswith('run@'):
             key = name.removeprefix('run@')
             assert stage['params']['params.yaml'] == {'defaults': params['defaults'], f'runs.{key}': params['runs'][key]}
+            if suite != 'quick': assert len(pd.read_csv(REPO / f'results/{suite}/runs/{key}/summary.csv')) == len(suite_configs(suite, key))
