@@ -115,23 +115,41 @@ def check_suite(
     file.parent.mkdir(parents=True, exist_ok=True)
     write(file, json.dumps(code_digests(modules)|notebooks, indent=1)+'\n')
 
-# %% ../nbs/11_pipeline.ipynb #cebed9f7
+# %% ../nbs/11_pipeline.ipynb #715a000a
 def accept(
     suite:str, # Name of a suite that has results
     key:str, # A key of its `runs`: the stage to run again
 ):
-    "Mark a suite as up to date with the present code; raises `UserError` if a setting has changed, or if the stage comes out differently"
+    "Mark a suite as up to date with the present code; raises `UserError` if anything but the code has changed, or if the stage comes out differently"
     params,place = suite_params(suite),_suite_folder(suite)
-    check_suite(suite)
-    try: lock = yaml.safe_load((place/'dvc.lock').read_text())['stages']
-    except (OSError,yaml.YAMLError,KeyError) as e: raise UserError(f"{place/'dvc.lock'} cannot be read ({type(e).__name__}): run the suite first, `dvc repro` does") from None
-    for k,given in params['runs'].items():
-        said = lock.get(f'run@{k}', {}).get('params', {}).get('params.yaml')
-        if said!={'defaults': params['defaults'], f'runs.{k}': given}: raise UserError(f"runs.{k} of suite {suite} is not what it was when it ran: `dvc repro` computes it anew")
+    key = pick(params['runs'], key, 'run')
+    _check_only_code(suite, place, params)
     with tempfile.TemporaryDirectory() as d:
-        folders = [Path(d)/config_hash(c) for c in suite_configs(suite, key)]
-        for c,f in zip(suite_configs(suite, key), folders): run(c, f)
-        mine = pd.concat([pd.read_csv(f/'levels.csv') for f in folders]).to_csv(index=False)
-    if mine!=(stage_folders(suite)[key]/'levels.csv').read_text(): raise UserError(f"{key} of suite {suite} comes out differently: with other code, on another kind of machine or with another number of threads (see its timings.csv)")
-    subprocess.run(['dvc', 'commit', '-q', '-f', *(f'run@{k}' for k in params['runs'])], cwd=place, check=True)
-    subprocess.run(['dvc', 'repro', '-q'], cwd=place, check=True)
+        folders = {config_hash(c): c for c in suite_configs(suite, key)}
+        for h,c in folders.items(): run(c, Path(d)/h)
+        mine = [pd.concat([pd.read_csv(Path(d)/h/f) for h in folders]).to_csv(index=False) for f in ('levels.csv','curves.csv')]
+    if mine!=[(stage_folders(suite)[key]/f).read_text() for f in ('levels.csv','curves.csv')]: raise UserError(f"{key} of suite {suite} comes out differently: with other code, on another kind of machine or with another number of threads (see its timings.csv)")
+    check_suite(suite)
+    _dvc(place, 'commit', '-q', '-f', *(f'run@{k}' for k in params['runs']))
+    _dvc(place, 'repro', '-q')
+
+# %% ../nbs/11_pipeline.ipynb #72da3a4d
+def _dvc(place, *args):
+    "Call DVC in a suite's folder"
+    try: return subprocess.run(['dvc', *args], cwd=place, check=True, capture_output=True, text=True).stdout
+    except OSError as e: raise UserError(f"dvc could not be started ({e.strerror}): pip install 'mplt[pipeline]'") from None
+    except subprocess.CalledProcessError as e: raise UserError(f"`dvc {' '.join(args[:2])}` failed: {' '.join(e.stderr.split()[-40:])}") from None
+
+# %% ../nbs/11_pipeline.ipynb #45c0fa48
+def _check_only_code(suite, place, params):
+    "Refuse a suite in which more has changed than what the library's modules do"
+    stages = [f'run@{k}' for k in params['runs']]
+    for stage,changes in json.loads(_dvc(place, 'status', '--json', *stages)).items():
+        for what in changes:
+            for name,how in (what.items() if isinstance(what, dict) else {what: {what: 'changed'}}.items()):
+                other = [f for f,d in how.items() if not (f.endswith('code.json') and isinstance(d, dict) and 'notebook_run' not in d)]
+                if other: raise UserError(f"{stage.split(':')[-1]} of suite {suite} has more than changed code ({name}: {other[0]}): `dvc repro` computes it anew")
+    lock = yaml.safe_load((place/'dvc.lock').read_text())['stages'] if (place/'dvc.lock').exists() else {}
+    said = lock.get(stages[0], {}).get('params', {}).get(f"{params['root']}results/{suite}/code.json", {})
+    now = notebook_digest(root()/'nbs/pipeline/run.ipynb')
+    if said.get('notebook_run')!=now: raise UserError(f"suite {suite} was not run with this nbs/pipeline/run.ipynb: `dvc repro` computes it anew")

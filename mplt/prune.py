@@ -53,17 +53,17 @@ def sparsity_at(
     if row.mask=='learned' and subnet['scope']=='global': return ramp(cfg.sparsity, min(1, epochs/min(10, cfg.epochs/2)))
     return cfg.sparsity
 
-# %% ../nbs/06_prune.ipynb #9a718f02
-_choosers = '.fixed','.scores'
+# %% ../nbs/06_prune.ipynb #54feec57
+def _chooses(name): return name.endswith(('.parametrizations.weight.0.fixed','.parametrizations.weight.0.scores'))
 
 def snapshot(
     model:nn.Module, # From `as_subnet`
     opt, # Its optimiser
 )->dict: # Copies of the states of both
     "What a cycle goes back to"
-    return dict(model={k: v.clone() for k,v in model.state_dict().items() if not k.endswith(_choosers)}, optimizer=deepcopy(opt.state_dict()))
+    return dict(model={k: v.clone() for k,v in model.state_dict().items() if not _chooses(k)}, optimizer=deepcopy(opt.state_dict()))
 
-# %% ../nbs/06_prune.ipynb #5f8bee73
+# %% ../nbs/06_prune.ipynb #91fd880e
 def rewind(
     model:nn.Module, # From `as_subnet`
     opt, # Its optimiser
@@ -76,4 +76,5 @@ def rewind(
             if k in start['model']: v.copy_(start['model'][k])
         if METHODS[model.subnet['method']].weights=='redrawn':
             for k,m in weighted(model).items(): m.parametrizations.weight.original.copy_(draw_weight(m.weight.shape, model.subnet['seed'], k, model.subnet['init'], draw=cycle))
+            model.subnet['draw'] = cycle
     opt.load_state_dict(deepcopy(start['optimizer']))

@@ -6,12 +6,12 @@
 __all__ = ['COLORS', 'gather', 'over_seeds', 'best', 'table1', 'table2', 'accuracy_vs_pruned', 'learning_curves', 'survivors',
            'iterations', 'accuracy_vs_remaining', 'save_figure', 'save_table', 'metrics']
 
-# %% ../nbs/10_report.ipynb #6e353b6e
+# %% ../nbs/10_report.ipynb #85b045ea
 from pathlib import Path
 
 import matplotlib.pyplot as plt, pandas as pd
 
-from .errors import UserError
+from .errors import UserError,replacing
 from .experiment import write
 from .models import ARCHS,BNS
 from .subnet import METHODS
@@ -50,7 +50,7 @@ def best(
     ranked = pruned.sort_values(['val','sparsity'], ascending=False)
     return ranked.drop_duplicates([c for c in _seedless if c not in ('sparsity','cycle','epochs')]).sort_index().reset_index(drop=True)
 
-# %% ../nbs/10_report.ipynb #cb0f28d7
+# %% ../nbs/10_report.ipynb #b757ae97
 def _percent(mean, std): return f'{100*mean:.1f}' + ('' if pd.isna(std) else f' ± {100*std:.1f}')
 
 def table1(
@@ -58,11 +58,11 @@ def table1(
 )->pd.DataFrame:
     "Test accuracy of each method at its best sparsity"
     b = best(over_seeds(levels))
-    return pd.DataFrame({'data set': b.dataset, 'network': b.arch, 'width': b.width, 'method': b.method, 'BN': b.bn, '% pruned': (100*b.sparsity).round(1), 'weights kept': b.weights_kept,
+    return pd.DataFrame({'data set': b.dataset, 'network': b.arch, 'width': b.width, 'method': b.method, 'BN': b.bn, 'threshold': b.scope, '% pruned': (100*b.sparsity).round(1), 'weights kept': b.weights_kept,
         'validation %': [_percent(v, None) for v in b.val], 'test %': [_percent(*o) for o in zip(b.test, b.test_std)],
         'epochs': [f'{e}' if not c else f'{c+1} × {e}' for e,c in zip(b.epochs, b.cycle)], 'seeds': b.seeds})
 
-# %% ../nbs/10_report.ipynb #3c08bd43
+# %% ../nbs/10_report.ipynb #3ddf5cde
 def table2(
     levels:pd.DataFrame, # Rows of levels.csv
     layers:pd.DataFrame, # Rows of layers.csv
@@ -71,14 +71,18 @@ def table2(
     b = best(over_seeds(levels))
     bound = (layers.weights*entropy(layers.kept/layers.weights)/8).groupby([layers.config_hash, layers.cycle]).sum()
     bound = bound.reindex(pd.MultiIndex.from_frame(b[['config_hash','cycle']])).round().astype('Int64').reset_index(drop=True).where(b.weights_kept<b.weights_total) # nothing pruned: no mask to code
-    return pd.DataFrame({'data set': b.dataset, 'network': b.arch, 'method': b.method, 'BN': b.bn, '% pruned': (100*b.sparsity).round(1), 'weights': b.weights_total, 'kept': b.weights_kept,
+    return pd.DataFrame({'data set': b.dataset, 'network': b.arch, 'method': b.method, 'BN': b.bn, 'threshold': b.scope, '% pruned': (100*b.sparsity).round(1), 'weights': b.weights_total, 'kept': b.weights_kept,
         'file, bytes': b.ticket_bytes.round().astype(int), 'bits a weight': (8*b.ticket_bytes/b.weights_total).round(3), 'fp32, bytes': 4*b.weights_total, '1 bit a weight, bytes': -(-b.weights_total//8),
         'entropy bound of the mask, bytes': bound})
 
-# %% ../nbs/10_report.ipynb #38a1b38b
+# %% ../nbs/10_report.ipynb #3e145689
 COLORS = {k: f'C{i}' for i,k in enumerate(('mpt-1-32','mpt-1-1','edge-popup','imp','imp-reinit','imp-random','imp-score','imp-binary','imp-score-binary'))} | {'dense': 'black', 'bnn-1-32': 'dimgrey', 'bnn-1-1': 'dimgrey', 'random': 'grey'}
 
-def _label(method, bn, all_bn): return method + (f' (BN {bn})' if len(all_bn)>1 else '')
+def _label(row, panel):
+    "A method's name, with its BN and scope where the panel has several of them"
+    same = panel[panel.method==row.method]
+    more = [f'BN {row.bn}']*(same.bn.nunique()>1) + [row.scope]*(same.scope.nunique()>1)
+    return row.method + (f" ({', '.join(more)})" if more else '')
 
 # %% ../nbs/10_report.ipynb #51127060
 def _panels(rows, height=1):
@@ -92,15 +96,15 @@ def _panels(rows, height=1):
 
 def _legend(ax): ax.legend(loc='upper center', bbox_to_anchor=(.5,-.2), ncols=2, fontsize=7, frameon=False)
 
-# %% ../nbs/10_report.ipynb #d8871415
+# %% ../nbs/10_report.ipynb #566dc6c6
 def accuracy_vs_pruned(
     levels:pd.DataFrame, # Rows of levels.csv
     methods:list, # Names of methods: a line each, or a level for those without a mask
 )->plt.Figure:
     "Test accuracy against % weights pruned; chance in words, to keep the scale for the rest"
     for fig,(ax,),g in _panels(over_seeds(levels)):
-        for (method,bn),o in g[g.method.isin(methods)].groupby(['method','bn'], sort=False):
-            label,style = _label(method, bn, set(g[g.method==method].bn)),dict(color=COLORS[method], ls='--' if bn=='learned' or method.startswith('bnn') else '-')
+        for (method,bn,scope),o in g[g.method.isin(methods)].groupby(['method','bn','scope'], sort=False):
+            label,style = _label(o.iloc[0], g),dict(color=COLORS[method], ls=':' if scope=='global' else '--' if bn=='learned' or method.startswith('bnn') else '-')
             if METHODS[method].mask=='none': _level(ax, o.iloc[0], label=label, lw=1, **style)
             else: _line(ax, 100*o.sparsity, o, label, marker='s' if bn=='learned' else 'o', mfc='white' if bn=='learned' else None, **style)
         chance = 100*g[g.method=='random'].test
@@ -121,7 +125,7 @@ def _level(ax, row, **style):
     ax.axhline(100*row.test, **style)
     if row.seeds>1: ax.axhspan(100*(row.test-row.test_std), 100*(row.test+row.test_std), color=style['color'], alpha=.12, lw=0)
 
-# %% ../nbs/10_report.ipynb #8b464606
+# %% ../nbs/10_report.ipynb #2635f1c5
 def learning_curves(
     levels:pd.DataFrame, # Rows of levels.csv
     curves:pd.DataFrame, # Rows of curves.csv
@@ -132,21 +136,21 @@ def learning_curves(
             c = curves[(curves.config_hash==o.config_hash) & (curves.cycle==o.cycle)].groupby('epoch', as_index=False).last()
             style = dict(color=COLORS[o.method], ls='--' if o.bn=='learned' else '-')
             top.plot(c.epoch, 100*c.val_accuracy, **style)
-            bottom.plot(c.epoch, c.train_loss, **style, label=f'{_label(o.method, o.bn, set(g[g.method==o.method].bn))}, {100*o.sparsity:g} % pruned')
+            bottom.plot(c.epoch, c.train_loss, **style, label=f'{_label(o, g)}, {100*o.sparsity:.3g} % pruned')
         top.set_ylabel('validation accuracy, %')
         bottom.set(xlabel='epoch', ylabel='training loss, nats', yscale='log')
         bottom.xaxis.get_major_locator().set_params(integer=True)
         _legend(bottom)
     return fig
 
-# %% ../nbs/10_report.ipynb #726fe7fd
+# %% ../nbs/10_report.ipynb #d9d8f4e8
 def survivors(
     levels:pd.DataFrame, # Rows of levels.csv
     layers:pd.DataFrame, # Rows of layers.csv
     method:str='mpt-1-32', # Whose tickets
 )->plt.Figure:
     "Kept fraction a layer at the highest sparsity: per layer, and under one global threshold on the same scores"
-    rows = over_seeds(levels).query('method==@method and bn!="learned"').sort_values('sparsity').drop_duplicates(['dataset','arch','width'], keep='last').sort_index()
+    rows = over_seeds(levels).query('method==@method and bn!="learned" and scope=="layer"').sort_values('sparsity').drop_duplicates(['dataset','arch','width'], keep='last').sort_index()
     for fig,(ax,),g in _panels(rows):
         o = g.iloc[0]
         l = layers[(layers.config_hash==o.config_hash) & (layers.cycle==o.cycle)]
@@ -176,28 +180,28 @@ def iterations(
     for ax in (top,bottom): ax.grid(alpha=.3)
     return fig
 
-# %% ../nbs/10_report.ipynb #b7efd1ee
+# %% ../nbs/10_report.ipynb #ed148abf
 def accuracy_vs_remaining(
     levels:pd.DataFrame, # Rows of levels.csv
 )->plt.Figure:
     "Test accuracy against % weights remaining, for each method in cycles"
     rows = over_seeds(levels)
     for fig,(ax,),g in _panels(rows[rows.method.map(lambda m: METHODS[m].cycles)]):
-        for (method,bn),o in g.groupby(['method','bn'], sort=False): _line(ax, 100*(1-o.sparsity), o, _label(method, bn, set(g[g.method==method].bn)), color=COLORS[method], marker='.', lw=1)
+        for (method,bn,scope),o in g.groupby(['method','bn','scope'], sort=False): _line(ax, 100*(1-o.sparsity), o, _label(o.iloc[0], g), color=COLORS[method], marker='.', lw=1, ls=':' if scope=='global' else '--' if bn=='learned' else '-')
         ax.set(xlabel='% weights remaining', ylabel='test accuracy, %', xscale='log')
         ax.xaxis.set_major_locator(plt.LogLocator(subs=(1,2,5))); ax.xaxis.set_major_formatter('{x:g}'); ax.xaxis.set_minor_locator(plt.NullLocator())
         ax.invert_xaxis()
         _legend(ax)
     return fig
 
-# %% ../nbs/10_report.ipynb #901c74ca
+# %% ../nbs/10_report.ipynb #b4a6dad3
 def save_figure(
     fig:plt.Figure, # To save
     stem, # Path without suffix
 ):
     "Write SVG and PNG, byte-stable"
-    with plt.rc_context({'svg.hashsalt': 'mplt'}): fig.savefig(f'{stem}.svg', metadata={'Date': None})
-    fig.savefig(f'{stem}.png', dpi=130, metadata={'Software': None})
+    with plt.rc_context({'svg.hashsalt': 'mplt'}), replacing(f'{stem}.svg') as tmp: fig.savefig(tmp, format='svg', metadata={'Date': None})
+    with replacing(f'{stem}.png') as tmp: fig.savefig(tmp, format='png', dpi=130, metadata={'Software': None})
 
 # %% ../nbs/10_report.ipynb #a43be124
 def save_table(
@@ -210,9 +214,9 @@ def save_table(
     shown = table.astype(object).where(table.notna(), '–')
     write(f'{stem}.md', f'{caption}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n')
 
-# %% ../nbs/10_report.ipynb #57370955
+# %% ../nbs/10_report.ipynb #d19d0bac
 def metrics(
     levels:pd.DataFrame, # Rows of levels.csv
-)->dict: # {data set, network and width, method and BN: {sparsity, validation, test}}
+)->dict: # {data set, network and width, method, BN, scope: {sparsity, validation, test}}
     "The best setting of each network and method"
-    return {f'{o.dataset} {o.arch} x{o.width:g} {o.method} {o.bn}': dict(sparsity=o.sparsity, validation=round(o.val, 4), test=round(o.test, 4)) for o in best(over_seeds(levels)).itertuples()}
+    return {f'{o.dataset} {o.arch} x{o.width:g} {o.method} {o.bn}'+(' global' if o.scope=='global' else ''): dict(sparsity=o.sparsity, validation=round(o.val, 4), test=round(o.test, 4)) for o in best(over_seeds(levels)).itertuples()}

@@ -76,16 +76,15 @@ class _Use(torch.autograd.Function):
         if ctx.needs_input_grad[1]: d_scores = (grad*weight).mul_(scores.sign())
         return d_weight, d_scores, None, None
 
-# %% ../nbs/05_subnet.ipynb #7c7bdc00
+# %% ../nbs/05_subnet.ipynb #eddb2bb1
 class Masked(nn.Module):
     "Parametrization: from the weight W of a layer to the weight that the layer uses"
-    def __init__(self, method, scores, shared=None):
+    def __init__(self, method, weight, scores=None, shared=None):
         super().__init__()
-        self.method,self.sparsity,self.shared = method,0.,shared
+        self.method,self.sparsity,self.shared,self.scores = method,0.,shared,None
         if method.mask in ('learned','score'): self.scores = nn.Parameter(scores)
-        elif method.mask=='random': self.register_buffer('scores', scores, persistent=False)
-        else: self.scores = None
-        if method.mask!='learned': self.register_buffer('fixed', torch.ones_like(scores, dtype=torch.bool))
+        if method.mask=='random': self.register_buffer('order', scores, persistent=False)
+        if method.mask!='learned': self.register_buffer('fixed', torch.ones_like(weight, dtype=torch.bool))
 
     @property
     def mask(self): # M, bool, shape of the weight
@@ -94,34 +93,35 @@ class Masked(nn.Module):
 
     def forward(self, weight): return _Use.apply(weight, self.scores, self.mask, self.method.weight_bits)
 
-    def rank(self, weight): return (weight if self.method.mask=='magnitude' else self.scores).detach().abs() # what weights compete by
+    def rank(self, weight): # what weights compete by
+        by = dict(magnitude=weight, score=self.scores, random=getattr(self, 'order', None))[self.method.mask]
+        return by.detach().abs()
 
-# %% ../nbs/05_subnet.ipynb #2aec9823
+# %% ../nbs/05_subnet.ipynb #b5f99314
 class Shared:
-    "The masks of a network under one threshold, each given out once before all are found anew"
-    def __init__(self): self.parts,self.masks,self.sparsity = [],{},None
-
-    def mask(self, part): # M of one of `parts`
-        i = self.parts.index(part)
-        if i not in self.masks or part.sparsity!=self.sparsity: self.masks,self.sparsity = global_masks({k: o.scores for k,o in enumerate(self.parts)}, part.sparsity),part.sparsity
-        return self.masks.pop(i)
+    "The masks of a network under one threshold, found once in each forward pass"
+    def __init__(self): self.parts,self.held = [],None # parts: the `Masked` of each layer
+    def _find(self): return global_masks({i: o.scores for i,o in enumerate(self.parts)}, self.parts[0].sparsity)
+    def begin(self, *_): self.held = self._find() # before a forward pass of the network …
+    def end(self, *_): self.held = None           # … and after it
+    def mask(self, part): return (self.held or self._find())[self.parts.index(part)] # M of one of `parts`
 
 # %% ../nbs/05_subnet.ipynb #d5d5fd02
 INITS = ('kaiming_normal','signed_constant')
 
-# %% ../nbs/05_subnet.ipynb #bb1e9522
+# %% ../nbs/05_subnet.ipynb #750170c1
 def draw_weight(
     shape, # Of the weight: (out, in, …)
     seed:int, # Of the run
     name:str, # Of the layer
     init:str='kaiming_normal', # A name in `INITS`
-    kept:float=1., # Fraction of the fan-in that counts
+    fan_kept:float=1., # Fraction of the fan-in that counts
     draw:int=0, # 0: the first; others for weights that are drawn again
 )->torch.Tensor: # W, float32
     "The random weight of a layer"
-    z = stream(seed, name, 'weight', *[draw][:draw]).standard_normal(tuple(shape))
+    z = stream(seed, name, 'weight', *([draw] if draw else [])).standard_normal(tuple(shape))
     if init=='signed_constant': z = np.where(z<0, -1., 1.)
-    return torch.from_numpy((z*(2/np.prod(shape[1:])/kept)**.5).astype(np.float32))
+    return torch.from_numpy((z*(2/np.prod(shape[1:])/fan_kept)**.5).astype(np.float32))
 
 # %% ../nbs/05_subnet.ipynb #d1d1d30d
 def draw_scores(shape, seed, name)->torch.Tensor: # S, float32
@@ -149,7 +149,7 @@ def _probe(model, in_shape):
     with torch.no_grad(): model(x.to(w))
     if (bad := [k for k,ok in seen[1:] if not ok]): raise UserError(f"layer {bad[0]!r} sees activations that are not ±1: put a sign, as the last step before it, or use a method with 32-bit activations")
 
-# %% ../nbs/05_subnet.ipynb #0ef834ce
+# %% ../nbs/05_subnet.ipynb #3c702c6b
 def as_subnet(
     model:nn.Module, # From `build`, or any other network; it is changed in place
     method:str, # A name in `METHODS`
@@ -159,37 +159,46 @@ def as_subnet(
     scope:str='layer', # The sparsity is that of each `layer`, or `global`: one threshold for the whole network
     bn:str=None, # Make existing batch normalisation 'plain' or 'learned'; None leaves it as it is
     init:str='kaiming_normal', # A name in `INITS`
-    scale_fan:bool=False, # Frozen weights: scale for the inputs that are kept
+    fan_kept:float=1., # Of frozen weights: fraction of the fan-in that counts for their scale
+    draw:int=0, # Which draw of the weights: 0, or the cycle in which they were drawn again
     in_shape:tuple=None, # Channels, height, width; needed for binary activations of networks that `build` did not make
 )->nn.Module: # The same model
     "Turn a network into a method's; raises `UserError` for what the method cannot be applied to"
     method,init,scope = pick(METHODS, method, 'method'),pick(INITS, init, 'init'),pick(SCOPES, scope, 'scope')
     row,layers = METHODS[method],weighted(model)
     in_shape = in_shape or getattr(model, 'spec', {}).get('in_shape')
-    _check(model, layers, method, sparsity, bn, scope, scale_fan)
+    _check(model, layers, method, sparsity, bn, scope, fan_kept)
     if row.activation_bits==1: _probe(model, in_shape)
     if bn: set_bn(model, bn)
     shared = Shared() if scope=='global' and row.mask=='learned' else None
-    for name,m in layers.items(): _convert(m, name, row, seed, init, 1-sparsity if scale_fan else 1., shared)
+    for name,m in layers.items(): _convert(m, name, row, shared, seed, init, fan_kept, draw)
+    if shared: model.register_forward_pre_hook(shared.begin); model.register_forward_hook(shared.end, always_call=True)
     if row.activation_bits==1: binary_activations(model)
     if row.weights=='frozen' and row.mask=='random': model.requires_grad_(False)
-    model.subnet = dict(method=method, sparsity=0., seed=seed, scope=scope, init=init, scale_fan=scale_fan, bn=bn, in_shape=in_shape and tuple(in_shape))
+    model.subnet = dict(method=method, sparsity=0., seed=seed, scope=scope, init=init, fan_kept=fan_kept, draw=draw, bn=bn, in_shape=in_shape and tuple(in_shape))
     set_sparsity(model, sparsity)
     return model
 
-# %% ../nbs/05_subnet.ipynb #c2bd2ed9
-def check_choices(method, sparsity, scope, scale_fan):
+# %% ../nbs/05_subnet.ipynb #da7a8fe6
+def check_choices(
+    method:str, # A name in `METHODS`
+    sparsity:float, # Fraction of the weights removed
+    scope:str, # A name in `SCOPES`
+    fan_kept:float, # Fraction of the fan-in that counts
+):
     "Refuse choices that do not go together"
+    if not 0<=sparsity<1: raise UserError(f"sparsity {sparsity!r} is out of range: it is the fraction of weights removed, at least 0 and below 1")
     row = METHODS[method]
     if row.mask=='none' and sparsity: raise UserError(f"sparsity {sparsity!r} does not fit method {method!r}: it removes no weights, leave sparsity out")
     if row.mask=='none' and scope!='layer': raise UserError(f"scope {scope!r} does not fit method {method!r}: it removes no weights, leave scope out")
-    if row.weights!='frozen' and scale_fan: raise UserError(f"scale_fan does not fit method {method!r}: it scales frozen weights for the inputs that are kept, and this method trains its weights")
+    if row.weights!='frozen' and fan_kept!=1: raise UserError(f"scale_fan does not fit method {method!r}: it scales frozen weights for the inputs that are kept, and this method trains its weights")
+    if not 0<fan_kept<=1: raise UserError(f"fan_kept {fan_kept!r} is out of range: it is the fraction of the fan-in that counts, above 0 and at most 1")
 
-def _check(model, layers, method, sparsity, bn, scope, scale_fan):
+# %% ../nbs/05_subnet.ipynb #a68799b6
+def _check(model, layers, method, sparsity, bn, scope, fan_kept):
     "Everything that can be refused, before anything is changed"
     row = METHODS[method]
-    check_choices(method, sparsity, scope, scale_fan)
-    if not 0<=sparsity<1: raise UserError(f"sparsity {sparsity!r} is out of range: it is the fraction of weights removed, at least 0 and below 1")
+    check_choices(method, sparsity, scope, fan_kept)
     if bn and pick(BNS, bn, 'bn')=='none': raise UserError("bn 'none' cannot be had by converting: as_subnet removes no layer; build the network without batch normalisation")
     if any(parametrize.is_parametrized(m) for m in layers.values()): raise UserError("the network has been converted already: build a new one")
     if not layers: raise UserError("the network has no convolution and no linear layer: there is nothing to convert")
@@ -200,34 +209,34 @@ def _check(model, layers, method, sparsity, bn, scope, scale_fan):
     other = [k for k,p in model.named_parameters() if id(p) not in known]
     if row.weights=='frozen' and other: raise UserError(f"parameter {other[0]!r} belongs to neither a convolution, a linear layer nor batch normalisation: {method} cannot freeze it")
 
-# %% ../nbs/05_subnet.ipynb #b8106931
-def _convert(m, name, row, seed, init, kept, shared):
+# %% ../nbs/05_subnet.ipynb #038af2ce
+def _convert(m, name, row, shared, seed, init, fan_kept, draw):
     "Draw a layer's weight; freeze and mask it if the method says so"
     with torch.no_grad():
-        m.weight.copy_(draw_weight(m.weight.shape, seed, name, init, kept))
+        m.weight.copy_(draw_weight(m.weight.shape, seed, name, init, fan_kept, draw))
         if m.bias is not None: m.bias.zero_()
     if row.weights=='frozen':
         m.weight.requires_grad_(False)
         m.bias = None
     if row.mask!='none' or row.weight_bits==1:
-        scores = torch.empty_like(m.weight).copy_(draw_scores(m.weight.shape, seed, name)) # in the weight's memory format
-        parametrize.register_parametrization(m, 'weight', Masked(row, scores, shared), unsafe=True) # unsafe: no trial run, a mask is not there yet
+        scores = torch.empty_like(m.weight).copy_(draw_scores(m.weight.shape, seed, name)) if row.mask in ('learned','score','random') else None # in the weight's memory format
+        parametrize.register_parametrization(m, 'weight', Masked(row, m.weight, scores, shared), unsafe=True) # unsafe: no trial run, the other layers' masks are not there yet
         if shared: shared.parts.append(m.parametrizations.weight[0])
 
-# %% ../nbs/05_subnet.ipynb #4df2f822
+# %% ../nbs/05_subnet.ipynb #8080f94a
 def set_sparsity(
     model:nn.Module, # From `as_subnet`
     sparsity:float, # Fraction of the weights removed from now on, in [0, 1)
 ):
     "Bring the masks to a sparsity; raises `UserError` if a mask that only shrinks would have to grow"
-    scope,parts = model.subnet['scope'],{k: m.parametrizations.weight for k,m in weighted(model).items() if parametrize.is_parametrized(m)}
-    for p in parts.values(): p[0].sparsity = sparsity
-    if sparsity<model.subnet['sparsity'] and METHODS[model.subnet['method']].mask!='learned':
-        raise UserError(f"sparsity {sparsity!r} is below the {model.subnet['sparsity']!r} that was reached: what was pruned does not come back")
-    if sparsity and METHODS[model.subnet['method']].mask!='learned':
+    s,parts = model.subnet,{k: m.parametrizations.weight for k,m in weighted(model).items() if parametrize.is_parametrized(m)}
+    check_choices(s['method'], sparsity, s['scope'], s['fan_kept'])
+    if METHODS[s['method']].mask!='learned' and sparsity<s['sparsity']: raise UserError(f"sparsity {sparsity!r} is below the {s['sparsity']!r} that was reached: what was pruned does not come back")
+    if METHODS[s['method']].mask!='learned' and sparsity:
         sizes = {k: p[0].rank(p.original).masked_fill(~p[0].fixed, -1) for k,p in parts.items()}
-        for k,m in masks_by_scope(sizes, sparsity, scope).items(): parts[k][0].fixed.copy_(m)
-    model.subnet['sparsity'] = sparsity
+        for k,m in masks_by_scope(sizes, sparsity, s['scope']).items(): parts[k][0].fixed.copy_(m)
+    for p in parts.values(): p[0].sparsity = sparsity
+    s['sparsity'] = sparsity
 
 # %% ../nbs/05_subnet.ipynb #ded5dcfc
 def masks(

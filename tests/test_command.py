@@ -49,13 +49,20 @@ def test_run_leaves_its_results_and_repeats_them(tmp_path):
     ('run --method mpt-1-32 --score', '--score does not fit --method'), ('run --method imp --reinit False', '--reinit does not fit --method'), ('run --reinit --binarize', '--reinit does not fit --binarize'),
     ('run --sparsity .9 --prune_percent 5', 'give one of them'), ('run --mini_batch maybe', "mini_batch 'maybe' is not valid: expected True or False"), ('run --rewind_epoch 1', 'nothing would be left to train'),
     ('run --recipe paper', '--recipe does not fit'), ('run --prune_percent 0', 'prune_percent 0.0 is out of range'), ('run --method imp --cycles 0', 'it needs at least one'),
-    ('run --arch_type resnet18 --bn none', 'its shortcuts need batch normalisation'), ('run --method random --bn learned', 'there is nothing to learn'),
+    ('run --arch_type resnet18 --bn none', 'its shortcuts need batch normalisation'), ('run --method random --bn learned', 'there is nothing to learn'), ('run --prune_percent 50 --epochs 99', 'nothing would be left'), ('run --method mpt-1-32 --arch conv2 --dataset mnist5k --width 30', 'take a smaller width'),
 ])
-def test_mistakes(args, says, tmp_path):
+def test_mistakes(args, says, tmp_path, monkeypatch, capsys):
     (tmp_path / 'file').write_text('')
-    p = mplt(args, tmp_path)
-    assert p.returncode == 2 and says in p.stderr and len(p.stderr.strip().splitlines()) == 1, p.stderr
+    monkeypatch.chdir(tmp_path)
+    assert command.main(args.split()) == 2
+    said = capsys.readouterr().err
+    assert says in said and len(said.strip().splitlines()) == 1
     assert [f.name for f in tmp_path.iterdir()] == ['file']
+
+
+def test_a_mistake_in_the_shell(tmp_path):
+    p = mplt('run --method mpt-1-33', tmp_path)
+    assert p.returncode == 2 and p.stderr.startswith("mplt: unknown method 'mpt-1-33'") and len(p.stderr.strip().splitlines()) == 1
 
 
 def noise(name):
@@ -116,7 +123,11 @@ def test_axes_are_independent(method, tmp_path, monkeypatch):
 
 
 def test_every_recipe():
-    for name, method, arch, dataset in itertools.product(RECIPES, METHODS, ARCHS, SOURCES): config(recipe=name, method=method, arch=arch, dataset=dataset)
+    for name, method, arch, dataset in itertools.product(RECIPES, METHODS, ARCHS, SOURCES):
+        given = dict(recipe=name, method=method, arch=arch, dataset=dataset)
+        if name == 'short' or method in ('dense', 'edge-popup', 'mpt-1-32', 'mpt-1-1'): config(**given)
+        else:
+            with pytest.raises(UserError, match="recipe 'paper' does not fit method"): config(**given)
     assert config(recipe='paper', arch='conv4', lr=.3).lr == .3 and config(recipe='paper', arch='conv4').epochs == 250
 
 

@@ -13,7 +13,7 @@ from mplt.data import SOURCES, Images, load, normalise, split
 from mplt.experiment import config, run
 from mplt.models import build
 from mplt.prune import after_cycles, final_sparsity, rewind, snapshot
-from mplt.subnet import METHODS, as_subnet, masks, set_sparsity, weighted
+from mplt.subnet import METHODS, as_subnet, draw_weight, masks, set_sparsity, weighted
 
 CYCLES = [k for k, m in METHODS.items() if m.cycles]
 TINY = dict(arch='lenet5', bn='learned', cycles=3, epochs=2, sparsity=.8, batch_size=30, limit=300)
@@ -70,9 +70,10 @@ def test_scores_decide_by_their_value(digits):
 
 @pytest.mark.parametrize('method', CYCLES)
 def test_negative_weights_train(method, digits):
-    start, end = {}, {}
-    _, net, _ = fitted(digits, method=method, trained=lambda cycle, net: end.update(originals(net)))
-    start = originals(as_subnet(build('lenet5', (1, 28, 28), 10, bn='learned'), method, 0.))
+    _, net, _ = fitted(digits, method=method)
+    end = originals(net)
+    start = originals(as_subnet(build('lenet5', (1, 28, 28), 10, bn='learned'), method, 0., draw=net.subnet['draw']))
+    assert net.subnet['draw'] == (3 if method == 'imp-reinit' else 0)
     for k, m in masks(net).items():
         moved = (start[k] != end[k]) & m
         assert (moved & (start[k] < 0)).any() and abs(moved[m & (start[k] < 0)].float().mean() - moved[m & (start[k] >= 0)].float().mean()) < .2
@@ -184,6 +185,48 @@ def test_global_ramp_and_fused_optimisers(digits, monkeypatch):
         assert levels[10] == pytest.approx(.9 - .4 * (1 - 10 / 20) ** 3)
 
 
+def test_masks_of_one_threshold_are_never_stale():
+    "Reading one layer's weight between two steps leaves the next forward pass with the masks of the present scores"
+    net = as_subnet(build('lenet5', (1, 28, 28), 10), 'mpt-1-32', .8, scope='global')
+    used = {}
+    for k, m in weighted(net).items(): m.register_forward_hook(lambda m, x, y, k=k: used.update({k: y}))
+    x = torch.randn(4, 1, 28, 28)
+    for read in 'conv1', 'fc3':
+        before = net(x)
+        weighted(net)[read].weight
+        with torch.no_grad():
+            for m in weighted(net).values(): m.parametrizations.weight[0].scores.copy_(torch.randn_like(m.weight))
+        after = net(x)
+        fresh = as_subnet(build('lenet5', (1, 28, 28), 10), 'mpt-1-32', .8, scope='global')
+        fresh.load_state_dict(net.state_dict())
+        assert torch.equal(after, fresh(x)) and not torch.equal(after, before)
+        assert sum(int(m.weight.count_nonzero()) for m in weighted(net).values()) == 61470 - 61470 * 8 // 10
+
+
+RESUMED = dict(reinit=dict(method='imp-reinit'), mini_batch=dict(method='imp-score-binary', mini_batch=True), later=dict(method='imp', scope='global', rewind_epoch=1, epochs=3, test_freq=3),
+               ramp=dict(method='mpt-1-1', bn='plain', scope='global', sparsity=.9, cycles=0, epochs=6), bnn=dict(method='bnn-1-1', bn='plain', sparsity=0., cycles=0))
+
+
+@pytest.mark.parametrize('name', RESUMED)
+def test_stopped_and_taken_up(name, digits, tmp_path, monkeypatch):
+    "Stopped three times in the middle of an epoch, a run comes to the bits of one that never was"
+    _, net, rows = fitted(digits, **RESUMED[name])
+    steps, real = [], train.step
+
+    def step(*a):
+        steps.append(0)
+        train.StopSignal.number = 15 if len(steps) in (7, 18, 33) else None
+        return real(*a)
+    monkeypatch.setattr(train, 'step', step)
+    for _ in range(4):
+        try: _, again, later = fitted(digits, tmp_path / 'state.pt', **RESUMED[name])
+        except train.Stopped: continue
+    train.StopSignal.number = None
+    for k, v in net.state_dict().items(): assert torch.equal(v, again.state_dict()[k]), k
+    timing = {'seconds', 'images_per_second'}
+    assert [{k: v for k, v in r.items() if k not in timing} for r in rows] == [{k: v for k, v in r.items() if k not in timing} for r in later]
+
+
 def test_levels_belong_to_their_cycle(tmp_path, digits, monkeypatch):
     tests, real = [], experiment.evaluate
 
@@ -201,6 +244,8 @@ def test_levels_belong_to_their_cycle(tmp_path, digits, monkeypatch):
         assert (o.sparsity, o.val_accuracy) == (last.sparsity, last.val_accuracy) == (after_cycles(.8, 3, o.cycle), last.val_accuracy)
         own = ticket.info(tmp_path / f'run/cycles/0{o.cycle}.safetensors')
         assert own['subnet']['sparsity'] == o.sparsity and sum(own['kept'].values()) == o.weights_kept and own['trained_test_accuracy'] == o.test_accuracy
+        start = ticket.load(tmp_path / f'run/cycles/0{o.cycle}.safetensors')
+        for k, m in weighted(start).items(): assert torch.equal(m.weight, draw_weight(m.weight.shape, 0, k) * (m.weight != 0))
     assert row['test_accuracy'] == levels.test_accuracy.iloc[-1] and row['sparsity'] == .8
     rebuilt = ticket.load(tmp_path / 'run/ticket.safetensors')
     assert real(rebuilt, parts.test, digits.source)[1] == row['test_accuracy']

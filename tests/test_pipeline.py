@@ -138,7 +138,7 @@ def test_accept(repo):
     assert p.returncode == 2 and 'comes out differently' in p.stderr and ran(repo.sh('dvc', 'repro', '--dry')) != []
     edit(repo, 'suites/tiny/params.yaml', 'seed: [0, 2]', 'seed: [0, 3]')
     p = repo.sh('mplt', 'accept', 'tiny', 'fc1-mpt-1-32', ok=False)
-    assert p.returncode == 2 and 'runs.lenet5-dense of suite tiny is not what it was when it ran' in p.stderr
+    assert p.returncode == 2 and 'run@lenet5-dense of suite tiny has more than changed code' in p.stderr and 'params.yaml' in p.stderr, p.stderr
 
 
 SUITES = {yaml.safe_load(f.read_text())['suite']: f.parent for f in (REPO / 'params.yaml', *REPO.glob('suites/*/params.yaml')) if (f.parent / 'dvc.lock').exists()}
@@ -152,6 +152,7 @@ def test_lock_is_fresh(suite):
     assert lock['stages'].keys() == {'code', 'tables', 'figures', *(f'run@{k}' for k in params['runs'])}
     for name, stage in lock['stages'].items():
         if name == 'code': continue
+        if name.startswith('run@'): assert set(MODULES) <= set(stage['params'][f"{params['root']}results/{suite}/code.json"])
         file = f"{params['root']}results/{suite}/code.json"
         assert stage['params'][file] == {k: now[k] for k in stage['params'][file]}, name
         if name.startswith('run@'):
