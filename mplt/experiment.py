@@ -151,12 +151,12 @@ def config(
     _consistent(c, percent)
     return c
 
-# %% ../nbs/09_experiment.ipynb #6db2785b
+# %% ../nbs/09_experiment.ipynb #539eb900
 def _consistent(c, percent=None):
     "What no field can tell alone"
     row = METHODS[c.method]
     def refuse(what, why, which=f'method {c.method!r}'): raise UserError(f"{what} does not fit {which}: {why}")
-    check_choices(c.method, c.sparsity, c.scope, .5 if c.scale_fan else 1.)
+    check_choices(c.method, c.sparsity, c.scope, c.scale_fan)
     for k,v in dict(cycles=c.cycles, rewind_epoch=c.rewind_epoch, mini_batch=c.mini_batch, prune_percent=percent).items():
         if v and not row.cycles: refuse(f'{k} {v}', f"it is not trained in cycles; those that are: {', '.join(k for k,m in METHODS.items() if m.cycles)}")
     if row.cycles and not c.cycles: refuse('cycles 0', 'it needs at least one')
@@ -249,12 +249,12 @@ def _claim(folder, c):
         if c.cycles: (folder/'cycles').mkdir(exist_ok=True)
         yield
 
-# %% ../nbs/09_experiment.ipynb #a9b4ec47
+# %% ../nbs/09_experiment.ipynb #6aaca011
 def _model(c, source):
     new = lambda: build(c.arch, source.in_shape, len(source.classes), c.width, c.bn, 'sign' if METHODS[c.method].activation_bits==1 else 'relu')
     with torch.device('meta'): ticket.check_size(new())
     net = new()
-    return as_subnet(net, c.method, 0. if METHODS[c.method].cycles else c.sparsity, c.seed, scope=c.scope, init=c.init, fan_kept=1-c.sparsity if c.scale_fan else 1.)
+    return as_subnet(net, c.method, 0. if METHODS[c.method].cycles else c.sparsity, c.seed, scope=c.scope, init=c.init, scale_fan=c.scale_fan and 1-c.sparsity)
 
 # %% ../nbs/09_experiment.ipynb #fdec97d8
 def run(

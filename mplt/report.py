@@ -96,7 +96,7 @@ def _panels(rows, height=1):
 
 def _legend(ax): ax.legend(loc='upper center', bbox_to_anchor=(.5,-.2), ncols=2, fontsize=7, frameon=False)
 
-# %% ../nbs/10_report.ipynb #566dc6c6
+# %% ../nbs/10_report.ipynb #04c431bb
 def accuracy_vs_pruned(
     levels:pd.DataFrame, # Rows of levels.csv
     methods:list, # Names of methods: a line each, or a level for those without a mask
@@ -108,7 +108,7 @@ def accuracy_vs_pruned(
             if METHODS[method].mask=='none': _level(ax, o.iloc[0], label=label, lw=1, **style)
             else: _line(ax, 100*o.sparsity, o, label, marker='s' if bn=='learned' else 'o', mfc='white' if bn=='learned' else None, **style)
         chance = 100*g[g.method=='random'].test
-        if len(chance): ax.text(.02, .03, f'random masks: {chance.min():.0f} to {chance.max():.0f} %', transform=ax.transAxes, fontsize=8, color=COLORS['random'])
+        if len(chance): ax.text(.02, .03, 'random masks: '+' to '.join(dict.fromkeys(f'{o:.0f}' for o in (chance.min(), chance.max())))+' %', transform=ax.transAxes, fontsize=8, color=COLORS['random'])
         ax.set(xlabel='% weights pruned', ylabel='test accuracy, %', xlim=(0,100))
         ax.margins(y=.15)
         _legend(ax)

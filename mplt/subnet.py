@@ -109,19 +109,19 @@ class Shared:
 # %% ../nbs/05_subnet.ipynb #d5d5fd02
 INITS = ('kaiming_normal','signed_constant')
 
-# %% ../nbs/05_subnet.ipynb #750170c1
+# %% ../nbs/05_subnet.ipynb #1f004408
 def draw_weight(
     shape, # Of the weight: (out, in, …)
     seed:int, # Of the run
     name:str, # Of the layer
     init:str='kaiming_normal', # A name in `INITS`
-    fan_kept:float=1., # Fraction of the fan-in that counts
+    scale_fan:float=False, # Fraction of the fan-in that counts; False: all of it
     draw:int=0, # 0: the first; others for weights that are drawn again
 )->torch.Tensor: # W, float32
     "The random weight of a layer"
     z = stream(seed, name, 'weight', *([draw] if draw else [])).standard_normal(tuple(shape))
     if init=='signed_constant': z = np.where(z<0, -1., 1.)
-    return torch.from_numpy((z*(2/np.prod(shape[1:])/fan_kept)**.5).astype(np.float32))
+    return torch.from_numpy((z*(2/np.prod(shape[1:])/(scale_fan or 1))**.5).astype(np.float32))
 
 # %% ../nbs/05_subnet.ipynb #d1d1d30d
 def draw_scores(shape, seed, name)->torch.Tensor: # S, float32
@@ -149,7 +149,7 @@ def _probe(model, in_shape):
     with torch.no_grad(): model(x.to(w))
     if (bad := [k for k,ok in seen[1:] if not ok]): raise UserError(f"layer {bad[0]!r} sees activations that are not ±1: put a sign, as the last step before it, or use a method with 32-bit activations")
 
-# %% ../nbs/05_subnet.ipynb #3c702c6b
+# %% ../nbs/05_subnet.ipynb #60369e6d
 def as_subnet(
     model:nn.Module, # From `build`, or any other network; it is changed in place
     method:str, # A name in `METHODS`
@@ -159,7 +159,7 @@ def as_subnet(
     scope:str='layer', # The sparsity is that of each `layer`, or `global`: one threshold for the whole network
     bn:str=None, # Make existing batch normalisation 'plain' or 'learned'; None leaves it as it is
     init:str='kaiming_normal', # A name in `INITS`
-    fan_kept:float=1., # Of frozen weights: fraction of the fan-in that counts for their scale
+    scale_fan:float=False, # Of frozen weights: fraction of the fan-in that counts for their scale; False: all of it
     draw:int=0, # Which draw of the weights: 0, or the cycle in which they were drawn again
     in_shape:tuple=None, # Channels, height, width; needed for binary activations of networks that `build` did not make
 )->nn.Module: # The same model
@@ -167,38 +167,38 @@ def as_subnet(
     method,init,scope = pick(METHODS, method, 'method'),pick(INITS, init, 'init'),pick(SCOPES, scope, 'scope')
     row,layers = METHODS[method],weighted(model)
     in_shape = in_shape or getattr(model, 'spec', {}).get('in_shape')
-    _check(model, layers, method, sparsity, bn, scope, fan_kept)
+    _check(model, layers, method, sparsity, bn, scope, scale_fan)
     if row.activation_bits==1: _probe(model, in_shape)
     if bn: set_bn(model, bn)
     shared = Shared() if scope=='global' and row.mask=='learned' else None
-    for name,m in layers.items(): _convert(m, name, row, shared, seed, init, fan_kept, draw)
+    for name,m in layers.items(): _convert(m, name, row, shared, seed, init, scale_fan, draw)
     if shared: model.register_forward_pre_hook(shared.begin); model.register_forward_hook(shared.end, always_call=True)
     if row.activation_bits==1: binary_activations(model)
     if row.weights=='frozen' and row.mask=='random': model.requires_grad_(False)
-    model.subnet = dict(method=method, sparsity=0., seed=seed, scope=scope, init=init, fan_kept=fan_kept, draw=draw, bn=bn, in_shape=in_shape and tuple(in_shape))
+    model.subnet = dict(method=method, sparsity=0., seed=seed, scope=scope, init=init, scale_fan=scale_fan, draw=draw, bn=bn, in_shape=in_shape and tuple(in_shape))
     set_sparsity(model, sparsity)
     return model
 
-# %% ../nbs/05_subnet.ipynb #da7a8fe6
+# %% ../nbs/05_subnet.ipynb #34982584
 def check_choices(
     method:str, # A name in `METHODS`
     sparsity:float, # Fraction of the weights removed
     scope:str, # A name in `SCOPES`
-    fan_kept:float, # Fraction of the fan-in that counts
+    scale_fan:float, # Fraction of the fan-in that counts, or False
 ):
     "Refuse choices that do not go together"
     if not 0<=sparsity<1: raise UserError(f"sparsity {sparsity!r} is out of range: it is the fraction of weights removed, at least 0 and below 1")
     row = METHODS[method]
     if row.mask=='none' and sparsity: raise UserError(f"sparsity {sparsity!r} does not fit method {method!r}: it removes no weights, leave sparsity out")
     if row.mask=='none' and scope!='layer': raise UserError(f"scope {scope!r} does not fit method {method!r}: it removes no weights, leave scope out")
-    if row.weights!='frozen' and fan_kept!=1: raise UserError(f"scale_fan does not fit method {method!r}: it scales frozen weights for the inputs that are kept, and this method trains its weights")
-    if not 0<fan_kept<=1: raise UserError(f"fan_kept {fan_kept!r} is out of range: it is the fraction of the fan-in that counts, above 0 and at most 1")
+    if row.weights!='frozen' and scale_fan: raise UserError(f"scale_fan does not fit method {method!r}: it scales frozen weights for the inputs that are kept, and this method trains its weights")
+    if not 0<=scale_fan<=1: raise UserError(f"scale_fan {scale_fan!r} is out of range: it is the fraction of the fan-in that counts, at most 1")
 
-# %% ../nbs/05_subnet.ipynb #a68799b6
-def _check(model, layers, method, sparsity, bn, scope, fan_kept):
+# %% ../nbs/05_subnet.ipynb #6f7a41ca
+def _check(model, layers, method, sparsity, bn, scope, scale_fan):
     "Everything that can be refused, before anything is changed"
     row = METHODS[method]
-    check_choices(method, sparsity, scope, fan_kept)
+    check_choices(method, sparsity, scope, scale_fan)
     if bn and pick(BNS, bn, 'bn')=='none': raise UserError("bn 'none' cannot be had by converting: as_subnet removes no layer; build the network without batch normalisation")
     if any(parametrize.is_parametrized(m) for m in layers.values()): raise UserError("the network has been converted already: build a new one")
     if not layers: raise UserError("the network has no convolution and no linear layer: there is nothing to convert")
@@ -209,11 +209,11 @@ def _check(model, layers, method, sparsity, bn, scope, fan_kept):
     other = [k for k,p in model.named_parameters() if id(p) not in known]
     if row.weights=='frozen' and other: raise UserError(f"parameter {other[0]!r} belongs to neither a convolution, a linear layer nor batch normalisation: {method} cannot freeze it")
 
-# %% ../nbs/05_subnet.ipynb #038af2ce
-def _convert(m, name, row, shared, seed, init, fan_kept, draw):
+# %% ../nbs/05_subnet.ipynb #1aa02f22
+def _convert(m, name, row, shared, seed, init, scale_fan, draw):
     "Draw a layer's weight; freeze and mask it if the method says so"
     with torch.no_grad():
-        m.weight.copy_(draw_weight(m.weight.shape, seed, name, init, fan_kept, draw))
+        m.weight.copy_(draw_weight(m.weight.shape, seed, name, init, scale_fan, draw))
         if m.bias is not None: m.bias.zero_()
     if row.weights=='frozen':
         m.weight.requires_grad_(False)
@@ -223,14 +223,14 @@ def _convert(m, name, row, shared, seed, init, fan_kept, draw):
         parametrize.register_parametrization(m, 'weight', Masked(row, m.weight, scores, shared), unsafe=True) # unsafe: no trial run, the other layers' masks are not there yet
         if shared: shared.parts.append(m.parametrizations.weight[0])
 
-# %% ../nbs/05_subnet.ipynb #8080f94a
+# %% ../nbs/05_subnet.ipynb #ba10588e
 def set_sparsity(
     model:nn.Module, # From `as_subnet`
     sparsity:float, # Fraction of the weights removed from now on, in [0, 1)
 ):
     "Bring the masks to a sparsity; raises `UserError` if a mask that only shrinks would have to grow"
     s,parts = model.subnet,{k: m.parametrizations.weight for k,m in weighted(model).items() if parametrize.is_parametrized(m)}
-    check_choices(s['method'], sparsity, s['scope'], s['fan_kept'])
+    check_choices(s['method'], sparsity, s['scope'], s['scale_fan'])
     if METHODS[s['method']].mask!='learned' and sparsity<s['sparsity']: raise UserError(f"sparsity {sparsity!r} is below the {s['sparsity']!r} that was reached: what was pruned does not come back")
     if METHODS[s['method']].mask!='learned' and sparsity:
         sizes = {k: p[0].rank(p.original).masked_fill(~p[0].fixed, -1) for k,p in parts.items()}

@@ -97,7 +97,7 @@ def _sealed(header, tensors):
     for k,v in sorted(tensors.items()): h.update(repr((k, str(v.dtype), tuple(v.shape))).encode()+v.contiguous().numpy().tobytes())
     return h.hexdigest()
 
-# %% ../nbs/08_ticket.ipynb #c046d492
+# %% ../nbs/08_ticket.ipynb #c4a29d38
 def save(
     path, # File to write, .safetensors
     model:nn.Module, # From `as_subnet`
@@ -113,7 +113,8 @@ def save(
         for name,v in _layer_tensors(layers[k], m, row).items():
             if not initial or name in ('mask','inputs'): tensors[f'{k}.{name}'] = v
     tensors = {k: v for k,v in tensors.items() if v.numel()}
-    header = dict(format=FORMAT, spec=getattr(model, 'spec', None), subnet=model.subnet, initial=initial, kept={k: int(m.count_nonzero()) for k,m in found.items()}, seed_sha256=_seed_sum(model, initial))
+    subnet = {k: v for k,v in model.subnet.items() if k!='draw' or initial} # what was trained replaces what was drawn
+    header = dict(format=FORMAT, spec=getattr(model, 'spec', None), subnet=subnet, initial=initial, kept={k: int(m.count_nonzero()) for k,m in found.items()}, seed_sha256=_seed_sum(model, initial))
     if (clash := set(facts) & {*header,'sha256'}): raise UserError(f"fact {min(clash)!r} has a name that the ticket needs itself: give it another one")
     try: header = json.loads(json.dumps(header|facts)) # as it will be read
     except (TypeError,ValueError) as e: raise UserError(f"a fact cannot be written as JSON ({e}): give numbers, strings, lists and dicts of them") from None
