@@ -61,7 +61,7 @@ def _plan(c):
     if c.cycles: how = f"{c.cycles+1} trainings of {lasts}, before each but the first {100*(1-(1-c.sparsity)**(1/c.cycles)):.3g} % of the living weights removed, {100*(1-c.sparsity):.3g} % left at the end"
     return f'{c.method} on {c.dataset} with {c.arch}: {how}\n({rest})'
 
-# %% ../nbs/14_command.ipynb #6a2affa6
+# %% ../nbs/14_command.ipynb #6e46f81d
 def _run(args):
     given = {k: v for k,v in vars(args).items() if v is not None}
     out,where = given.pop('out', None),device(given.pop('device', settings().device)).type
@@ -69,6 +69,7 @@ def _run(args):
     folder = Path(out or settings().root/'runs'/config_hash(c))
     print(f'{_plan(c)}\non {where}, into {folder}')
     row = run(c, folder, where)
+    for f in folder.glob('.S?.*.tmp'): f.unlink(missing_ok=True) # of a process that was killed while it drew
     title = f'{c.arch}, {c.dataset}, {c.method}'
     save_figure(iterations(pd.read_csv(folder/'curves.csv'), title), folder/'S1')
     levels = pd.read_csv(folder/'levels.csv')

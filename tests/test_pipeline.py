@@ -74,7 +74,7 @@ def test_changed_report_leaves_runs_alone(repo):
 
 def test_changed_module_makes_runs_stale(repo):
     before = pd.read_csv(repo.results / 'summary.csv')
-    edit(repo, 'mplt/subnet.py', "z = stream(seed, name, 'weight')", "z = stream(seed+100, name, 'weight')")
+    edit(repo, 'mplt/subnet.py', "z = stream(seed, name, 'weight',", "z = stream(seed+100, name, 'weight',")
     assert ran(repo.sh('dvc', 'repro')) == ALL
     after = pd.read_csv(repo.results / 'summary.csv')
     assert (after.config_hash == before.config_hash).all() and (after.test_accuracy != before.test_accuracy).any()
