@@ -87,7 +87,7 @@ def test_changed_parameter_makes_its_run_stale(repo):
 
 def test_bad_parameter_stops_with_a_sentence(repo):
     before = snapshot(repo)
-    for old, new, says in ('sparsity: [0.5, 0.8]', 'sparsity: [0.5, 1.0]', 'sparsity 1.0 is out of range'), ('arch: fc1', 'arch: fc11', "did you mean 'fc1'?"), ('batch_size: 30', 'batch_size: 0', 'batch_size 0'), \
+    for old, new, says in ('sparsity: [0.5, 0.8]', 'sparsity: [0.5, 1.0]', 'sparsity 1.0 is out of range'), ('arch: fc1, width: 0.1, method: mpt-1-32', 'arch: fc11, width: 0.1, method: mpt-1-32', "did you mean 'fc1'?"), ('batch_size: 30', 'batch_size: 0', 'batch_size 0'), \
             ('{dataset: mnist5k, arch: lenet5, method: dense, seed: [0, 2]}', '7', 'runs.lenet5-dense of suite tiny is 7'), ('limit: 120', 'limmit: 120', "did you mean 'limit'?"):
         edit(repo, 'suites/tiny/params.yaml', old, new)
         p = repo.sh('mplt', 'check', 'tiny', ok=False)
