@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['SCRIPT', 'run_settings', 'parser', 'main']
 
-# %% ../nbs/14_command.ipynb #bb0be269
+# %% ../nbs/14_command.ipynb #8a8534af
 import argparse,json,logging,re,sys
 from dataclasses import asdict,fields
 from pathlib import Path
 
-import pandas as pd
+import matplotlib.pyplot as plt, pandas as pd
 from fastcore.docments import docments
 
 from .data import SOURCES,fetch,settings,verify
@@ -61,7 +61,7 @@ def _plan(c):
     if c.cycles: how = f"{c.cycles+1} trainings of {lasts}, before each but the first {100*(1-(1-c.sparsity)**(1/c.cycles)):.3g} % of the living weights removed, {100*(1-c.sparsity):.3g} % left at the end"
     return f'{c.method} on {c.dataset} with {c.arch}: {how}\n({rest})'
 
-# %% ../nbs/14_command.ipynb #6e46f81d
+# %% ../nbs/14_command.ipynb #55c8e8a8
 def _run(args):
     given = {k: v for k,v in vars(args).items() if v is not None}
     out,where = given.pop('out', None),device(given.pop('device', settings().device)).type
@@ -76,6 +76,7 @@ def _run(args):
     if c.cycles:
         print(levels[['cycle','sparsity','weights_kept','val_accuracy','test_accuracy']].to_string(index=False))
         save_figure(accuracy_vs_remaining(levels), folder/'S2')
+    plt.close('all')
     print(f"test accuracy {row['test_accuracy']:.4f}, validation {row['val_accuracy']:.4f}; {row['weights_kept']} of {row['weights_total']} weights kept; {row['ticket_bytes']} bytes in {folder/'ticket.safetensors'}")
 
 # %% ../nbs/14_command.ipynb #2de9b32e
