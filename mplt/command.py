@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCRIPT', 'run_settings', 'parser', 'main']
 
-# %% ../nbs/14_command.ipynb #8a8534af
+# %% ../nbs/14_command.ipynb #dd1024af
 import argparse,json,logging,re,sys
 from dataclasses import asdict,fields
 from pathlib import Path
@@ -16,7 +16,7 @@ from fastcore.docments import docments
 from .data import SOURCES,fetch,settings,verify
 from .errors import UserError,pick
 from . import ticket
-from .experiment import RECIPES,Config,_value,config,config_hash,run
+from .experiment import RECIPES,Config,config,config_hash,read_rows,run,value
 from .export import EXPORTS,export
 from .pipeline import accept,check_suite
 from .report import accuracy_vs_remaining,iterations,save_figure
@@ -35,12 +35,12 @@ class _Parser(argparse.ArgumentParser):
 SCRIPT = dict(method='imp', dataset='mnist', arch='fc1', lr=1.2e-3, cycles=50, epochs=1, test_freq=50, batch_size=60, prune_percent=5)
 _modifiers = dict(reinit='draw the weights anew for each cycle', score='let learned scores decide what is pruned', binarize='use only the signs of the weights')
 
-# %% ../nbs/14_command.ipynb #31e103c7
+# %% ../nbs/14_command.ipynb #b061b460
 def run_settings(
     **given, # The flags of `mplt run` that were given, by name
 )->dict: # For `config`
     "Settings from flags, those of the original script included; raises `UserError` for flags that do not go together"
-    flags = {k: _value(k, bool, given.pop(k)) for k in _modifiers if k in given}
+    flags = {k: value(k, bool, given.pop(k)) for k in _modifiers if k in given}
     if 'method' in given:
         if (extra := [*flags, *(k for k in ('epochs_per_cycle',) if k in given)]): raise UserError(f"--{extra[0]} does not fit --method: it belongs to the command without --method; see `mplt methods` for the methods and --cycles, --epochs for their lengths")
         return given
@@ -49,19 +49,19 @@ def run_settings(
     if 'recipe' in given: raise UserError("--recipe does not fit a command without --method: its settings are those of the original script")
     if 'cycles' in given: raise UserError("--cycles does not fit a command without --method: there --epochs says how many cycles")
     base = {k: v for k,v in SCRIPT.items() if not (k=='prune_percent' and 'sparsity' in given)}
-    lengths = {k: _value(old, int, given.pop(old)) for k,old in (('cycles','epochs'), ('epochs','epochs_per_cycle')) if old in given}
+    lengths = {k: value(old, int, given.pop(old)) for k,old in (('cycles','epochs'), ('epochs','epochs_per_cycle')) if old in given}
     return base|dict(method=method)|given|lengths
 
-# %% ../nbs/14_command.ipynb #fe2c57d6
+# %% ../nbs/14_command.ipynb #bfb95ac3
 def _plan(c):
     "What will be done, in words"
     rest = ', '.join(f'{k} {v}' for k,v in asdict(c).items() if k not in ('method','dataset','arch','sparsity','cycles','epochs'))
     lasts = f"{c.epochs} epoch{'s'[:c.epochs!=1]}"
     how = f'{100*c.sparsity:g} % of the weights removed, {lasts}'
-    if c.cycles: how = f"{c.cycles+1} trainings of {lasts}, before each but the first {100*(1-(1-c.sparsity)**(1/c.cycles)):.3g} % of the living weights removed, {100*(1-c.sparsity):.3g} % left at the end"
+    if c.cycles: how = f"{c.cycles+1} trainings of {lasts}, {'during' if c.mini_batch else 'before'} each but the first {100*(1-(1-c.sparsity)**(1/c.cycles)):.3g} % of the living weights removed, {100*(1-c.sparsity):.3g} % left at the end"
     return f'{c.method} on {c.dataset} with {c.arch}: {how}\n({rest})'
 
-# %% ../nbs/14_command.ipynb #55c8e8a8
+# %% ../nbs/14_command.ipynb #16071221
 def _run(args):
     given = {k: v for k,v in vars(args).items() if v is not None}
     out,where = given.pop('out', None),device(given.pop('device', settings().device)).type
@@ -71,15 +71,15 @@ def _run(args):
     row = run(c, folder, where)
     for f in folder.glob('.S?.*.tmp'): f.unlink(missing_ok=True) # of a process that was killed while it drew
     title = f'{c.arch}, {c.dataset}, {c.method}'
-    save_figure(iterations(pd.read_csv(folder/'curves.csv'), title), folder/'S1')
-    levels = pd.read_csv(folder/'levels.csv')
+    save_figure(iterations(read_rows(folder/'curves.csv'), title), folder/'S1')
+    levels = read_rows(folder/'levels.csv')
     if c.cycles:
         print(levels[['cycle','sparsity','weights_kept','val_accuracy','test_accuracy']].to_string(index=False))
         save_figure(accuracy_vs_remaining(levels), folder/'S2')
     plt.close('all')
     print(f"test accuracy {row['test_accuracy']:.4f}, validation {row['val_accuracy']:.4f}; {row['weights_kept']} of {row['weights_total']} weights kept; {row['ticket_bytes']} bytes in {folder/'ticket.safetensors'}")
 
-# %% ../nbs/14_command.ipynb #2de9b32e
+# %% ../nbs/14_command.ipynb #b49c260d
 def _add_run(commands):
     p = commands.add_parser('run', help='run one experiment', description='Run one experiment; a run that was stopped goes on when it is started again. Without --method: iterative magnitude pruning (imp) with '
         + ', '.join(f"--{'epochs' if k=='cycles' else 'epochs_per_cycle' if k=='epochs' else k} {v}" for k,v in SCRIPT.items() if k!='method')+', where --epochs counts cycles.', allow_abbrev=False)
@@ -87,7 +87,7 @@ def _add_run(commands):
     for f in fields(Config):
         default = 'from the recipe' if f.default is None else f.default
         form = boolean if f.type is bool else dict(metavar=f.name.upper())
-        p.add_argument(f'--{f.name}', *(['--arch_type'] if f.name=='arch' else []), dest=f.name, help=f'{docs[f.name]} (with --method: {default})'.replace('%','%%'), **form)
+        p.add_argument(f'--{f.name}', *(['--arch_type'] if f.name=='arch' else []), dest=f.name, help=f"{docs[f.name]} (with --method: {default}{'; without: how many prunings' if f.name=='epochs' else ''})".replace('%','%%'), **form)
     p.add_argument('--prune_percent', metavar='PERCENT', help='%% of the living weights that each cycle removes, instead of --sparsity')
     p.add_argument('--epochs_per_cycle', metavar='EPOCHS', help='without --method: epochs in each training')
     for k,v in _modifiers.items(): p.add_argument(f'--{k}', help=f'without --method: {v}', **boolean)
@@ -142,7 +142,7 @@ def _accept(args):
     accept(args.suite, args.key)
     print(f'suite {args.suite}: {args.key} came out the same, dvc.lock is up to date')
 
-# %% ../nbs/14_command.ipynb #64798151
+# %% ../nbs/14_command.ipynb #c468e7b7
 def parser()->argparse.ArgumentParser:
     "The command's parser"
     p = _Parser('mplt', description='Multi-prize lottery tickets: a seed and a mask.', allow_abbrev=False)
@@ -151,7 +151,7 @@ def parser()->argparse.ArgumentParser:
     _add_data(commands)
     _add_ticket(commands)
     commands.add_parser('methods', help='print the grid of methods').set_defaults(do=_methods)
-    p_check = commands.add_parser('check', help="check a suite's params.yaml; the pipeline's first stage")
+    p_check = commands.add_parser('check', help="check a suite's params.yaml and write results/SUITE/code.json; the pipeline's first stage")
     p_check.add_argument('suite')
     p_check.set_defaults(do=_check)
     p_accept = commands.add_parser('accept', help='run one stage of a suite again; if it comes out the same, mark the suite as up to date with the code')

@@ -148,17 +148,18 @@ def _download(name, dest):
         raise UserError(f"{name} could not be downloaded ({type(e).__name__}: {' '.join(str(e).split())}): check the network, or set data_mirror in settings.ini "
                         f"(or MPLT_DATA_MIRROR) to a folder that holds {next(iter(SOURCES[name].files))}") from e
 
-# %% ../nbs/01_data.ipynb #2bd931e7
+# %% ../nbs/01_data.ipynb #d96a89a3
 def fetch(
     name:str, # A name in `SOURCES`
     root=None, # Folder of the data sets; the one in settings.ini if None
-)->Path: # The folder root/name, with every file in it verified; for folders of images, where they are
+)->Path: # The folder root/name, with every file in it verified; of a set that cannot be downloaded, where it is
     "Find a data set (in `root`, in the mirror, by download), verify it, and lay it out in `root`"
     name = pick(SOURCES, name, 'data set')
     src,s = SOURCES[name],settings()
     place = Path(root or s.data)/name
+    if not src.download and not place.exists(): # too large to be copied, or in the repository
+        place = next((o/name for o in (s.data_mirror, s.root/'data') if o and (o/name).exists()), place)
     missing,mirror = [f for f in src.files if not (place/f).exists()],s.data_mirror
-    if src.folders and mirror and not place.exists(): place = mirror/name # too large to be copied
     if missing:
         if mirror and not mirror.is_dir(): raise UserError(f"data_mirror {mirror} (settings.ini or MPLT_DATA_MIRROR) is not a folder: correct it, or leave it empty")
         with _beside(place) as tmp, _disk(place):

@@ -6,8 +6,9 @@
 __all__ = ['root', 'suite_params', 'suite_configs', 'stage_folders', 'run_stage', 'ticket_name', 'update_timings',
            'notebook_digest', 'check_suite', 'accept']
 
-# %% ../nbs/11_pipeline.ipynb #8fc528ca
+# %% ../nbs/11_pipeline.ipynb #644c2040
 import json,shutil,subprocess,tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd, yaml
@@ -15,22 +16,23 @@ import pandas as pd, yaml
 import mplt
 from .data import settings
 from .errors import UserError,pick
-from .experiment import code_digests,config_hash,digest,run,sweep,write
+from .experiment import code_digests,config_hash,digest,read_rows,run,sweep,write
 from .subnet import METHODS
 
 # %% ../nbs/11_pipeline.ipynb #3e9fe79b
 def root()->Path: return settings().root # The repository: the nearest folder at or above this one with a settings.ini
 
-# %% ../nbs/11_pipeline.ipynb #88eb7164
+# %% ../nbs/11_pipeline.ipynb #c76baa0d
 def _suite_folder(suite):
     "Where a suite's params.yaml lies"
     files = [f for f in (root()/'params.yaml', *sorted(root().glob('suites/*/params.yaml'))) if f.exists()]
     if not files: raise UserError(f"{root()} has no params.yaml: start in the repository")
-    try: known = {yaml.safe_load(f.read_text())['suite']: f.parent for f in files}
+    try: names = [yaml.safe_load(f.read_text())['suite'] for f in files]
     except (yaml.YAMLError,KeyError,TypeError) as e: raise UserError(f"one of {', '.join(map(str, files))} is not a suite ({e}): expected YAML with suite, root, defaults and runs") from e
-    return known[pick(known, suite, 'suite')]
+    if (twice := {o for o in names if names.count(o)>1}): raise UserError(f"two of {', '.join(map(str, files))} are called {min(twice)!r}: give each suite a name of its own")
+    return dict(zip(names, files))[pick(names, suite, 'suite')].parent
 
-# %% ../nbs/11_pipeline.ipynb #b04e6b72
+# %% ../nbs/11_pipeline.ipynb #58bb47f6
 def suite_params(
     suite:str, # Name of a suite
 )->dict: # Its params.yaml
@@ -38,18 +40,19 @@ def suite_params(
     params = yaml.safe_load((_suite_folder(suite)/'params.yaml').read_text())
     runs = params.get('runs')
     if not isinstance(runs, dict) or not runs: raise UserError(f"runs of suite {suite} is {runs!r}: expected names of runs, each with its settings")
+    if not isinstance(params.get('defaults', {}), dict): raise UserError(f"defaults of suite {suite} is {params['defaults']!r}: expected settings such as epochs, each with its value")
     for k,v in runs.items():
-        if not isinstance(v, dict): raise UserError(f"runs.{k} of suite {suite} is {v!r}: expected settings such as dataset, arch, method")
+        if not isinstance(v, dict) or not isinstance(v.get('dataset'), str): raise UserError(f"runs.{k} of suite {suite} is {v!r}: expected settings such as arch and method, among them one dataset")
     return params
 
-# %% ../nbs/11_pipeline.ipynb #cf413493
+# %% ../nbs/11_pipeline.ipynb #5a0b2f2a
 def suite_configs(
     suite:str, # Name of a suite
     key:str, # A key of its `runs`
 )->list: # Of `Config`
     "The configs that a run of a suite stands for"
     params = suite_params(suite)
-    return sweep(**(params.get('defaults') or {})|params['runs'][pick(params['runs'], key, 'run')])
+    return sweep(**params.get('defaults', {})|params['runs'][pick(params['runs'], key, 'run')])
 
 # %% ../nbs/11_pipeline.ipynb #d5bb6e3a
 def stage_folders(
@@ -58,7 +61,7 @@ def stage_folders(
     "Where the stages of a suite leave their results"
     return {k: root()/'results'/suite/'runs'/k for k in suite_params(suite)['runs']}
 
-# %% ../nbs/11_pipeline.ipynb #245af4d9
+# %% ../nbs/11_pipeline.ipynb #417cb7f7
 def run_stage(
     suite:str, # Name of a suite
     key:str, # A key of its `runs`
@@ -71,7 +74,7 @@ def run_stage(
     rows = [dict(suite=suite)|run(c, f) for c,f in folders.items()]
     write(out/'summary.csv', pd.DataFrame(rows).to_csv(index=False))
     for file in 'levels.csv','curves.csv','layers.csv':
-        write(out/file, pd.concat([pd.read_csv(f/file) for f in folders.values()]).to_csv(index=False))
+        write(out/file, pd.concat([read_rows(f/file) for f in folders.values()]).to_csv(index=False))
     for row,(c,f) in zip(rows, folders.items()):
         if METHODS[c.method]!=METHODS['dense']:
             (out/'tickets').mkdir(exist_ok=True)
@@ -83,15 +86,15 @@ def ticket_name(c)->str: # Without suffix
     "What a person wants to know of a ticket, and the hash that tells it from all others"
     return f'{c.arch}-{c.method}-s{c.sparsity:g}-seed{c.seed}-{config_hash(c)}'
 
-# %% ../nbs/11_pipeline.ipynb #2f466485
+# %% ../nbs/11_pipeline.ipynb #4b4a92ed
 def update_timings(
     suite:str, # Name of a suite
 ):
     "Bring results/SUITE/timings.csv up to date with the runs of this machine"
     file = root()/'results'/suite/'timings.csv'
     hashes = [config_hash(c) for k in suite_params(suite)['runs'] for c in suite_configs(suite, k)]
-    here = [pd.read_csv(f) for h in hashes if (f := root()/'runs'/h/'timings.csv').exists()]
-    rows = pd.concat([*([pd.read_csv(file)] if file.exists() else []), *here])
+    here = [read_rows(f) for h in hashes if (f := root()/'runs'/h/'timings.csv').exists()]
+    rows = pd.concat([*([read_rows(file)] if file.exists() else []), *here])
     rows = rows.drop_duplicates('config_hash', keep='last').set_index('config_hash')
     write(file, rows.reindex([h for h in dict.fromkeys(hashes) if h in rows.index]).reset_index().to_csv(index=False))
 
@@ -103,19 +106,30 @@ def notebook_digest(
     cells = json.loads(Path(path).read_text(encoding='utf8'))['cells']
     return digest('\n'.join(''.join(c['source']) for c in cells if c['cell_type']=='code'))
 
-# %% ../nbs/11_pipeline.ipynb #8d1787cb
+# %% ../nbs/11_pipeline.ipynb #a7c5ace1
+_shown = 'dataset','arch','width','method','bn','scope','epochs','sparsity'
+
+def _check_tables(suite, configs):
+    "Refuse runs that tables would take for one setting"
+    first = {}
+    for c in map(asdict, configs):
+        if METHODS[c['method']].cycles: c['cycles'] = c['cycles'],c.pop('sparsity') # it shows each level
+        other = first.setdefault(tuple(c.get(k) for k in _shown), c)
+        if (differ := [k for k in c if k!='seed' and c[k]!=other[k]]): raise UserError(f"suite {suite} has runs of {c['arch']} with {c['method']} that differ in {differ[0]} and in nothing that a table shows: put them into suites of their own")
+
+# %% ../nbs/11_pipeline.ipynb #654e63a0
 def check_suite(
     suite:str, # Name of a suite
 ): # Writes results/SUITE/code.json
     "Check every config of a suite, then write the digests of all modules, and of the pipeline's notebooks as notebook_NAME"
-    for key in suite_params(suite)['runs']: suite_configs(suite, key)
+    _check_tables(suite, [c for key in suite_params(suite)['runs'] for c in suite_configs(suite, key)])
     modules = tuple(f.stem for f in sorted(Path(mplt.__file__).parent.glob('*.py')) if not f.stem.startswith('_'))
     notebooks = {f'notebook_{f.stem}': notebook_digest(f) for f in sorted((root()/'nbs/pipeline').glob('*.ipynb'))}
     file = root()/'results'/suite/'code.json'
     file.parent.mkdir(parents=True, exist_ok=True)
     write(file, json.dumps(code_digests(modules)|notebooks, indent=1)+'\n')
 
-# %% ../nbs/11_pipeline.ipynb #715a000a
+# %% ../nbs/11_pipeline.ipynb #e5aa113d
 def accept(
     suite:str, # Name of a suite that has results
     key:str, # A key of its `runs`: the stage to run again
@@ -127,7 +141,7 @@ def accept(
     with tempfile.TemporaryDirectory() as d:
         folders = {config_hash(c): c for c in suite_configs(suite, key)}
         for h,c in folders.items(): run(c, Path(d)/h)
-        mine = [pd.concat([pd.read_csv(Path(d)/h/f) for h in folders]).to_csv(index=False) for f in ('levels.csv','curves.csv')]
+        mine = [pd.concat([read_rows(Path(d)/h/f) for h in folders]).to_csv(index=False) for f in ('levels.csv','curves.csv')]
     if mine!=[(stage_folders(suite)[key]/f).read_text() for f in ('levels.csv','curves.csv')]: raise UserError(f"{key} of suite {suite} comes out differently: with other code, on another kind of machine or with another number of threads (see its timings.csv)")
     check_suite(suite)
     _dvc(place, 'commit', '-q', '-f', *(f'run@{k}' for k in params['runs']))

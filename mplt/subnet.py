@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'INITS', 'Method', 'used_weight', 'Masked', 'Shared', 'draw_weight', 'draw_scores', 'weighted', 'as_subnet',
-           'check_choices', 'set_sparsity', 'masks']
+           'check_choices', 'foreign', 'subnet_of', 'set_sparsity', 'masks']
 
 # %% ../nbs/05_subnet.ipynb #d1439c4a
 from copy import deepcopy
@@ -179,7 +179,7 @@ def as_subnet(
     set_sparsity(model, sparsity)
     return model
 
-# %% ../nbs/05_subnet.ipynb #34982584
+# %% ../nbs/05_subnet.ipynb #0af26988
 def check_choices(
     method:str, # A name in `METHODS`
     sparsity:float, # Fraction of the weights removed
@@ -192,9 +192,19 @@ def check_choices(
     if row.mask=='none' and sparsity: raise UserError(f"sparsity {sparsity!r} does not fit method {method!r}: it removes no weights, leave sparsity out")
     if row.mask=='none' and scope!='layer': raise UserError(f"scope {scope!r} does not fit method {method!r}: it removes no weights, leave scope out")
     if row.weights!='frozen' and scale_fan: raise UserError(f"scale_fan does not fit method {method!r}: it scales frozen weights for the inputs that are kept, and this method trains its weights")
+    if scale_fan is True: raise UserError('scale_fan True is not valid: expected the fraction of the fan-in that counts, for instance 1 − sparsity')
     if not 0<=scale_fan<=1: raise UserError(f"scale_fan {scale_fan!r} is out of range: it is the fraction of the fan-in that counts, at most 1")
 
-# %% ../nbs/05_subnet.ipynb #6f7a41ca
+# %% ../nbs/05_subnet.ipynb #c95988ee
+def foreign(
+    model:nn.Module, # Any network, converted or not
+)->list: # Names of parameters
+    "The parameters that belong to no convolution, linear layer or batch normalisation"
+    known = [*weighted(model), *(k for k,m in model.named_modules() if isinstance(m, _BatchNorm))]
+    ours = {f'{k}.{o}'.lstrip('.') for k in known for o in ('weight','bias','parametrizations.weight.original','parametrizations.weight.0.scores')}
+    return [k for k,_ in model.named_parameters(remove_duplicate=False) if k not in ours]
+
+# %% ../nbs/05_subnet.ipynb #b3b38a85
 def _check(model, layers, method, sparsity, bn, scope, scale_fan):
     "Everything that can be refused, before anything is changed"
     row = METHODS[method]
@@ -205,9 +215,7 @@ def _check(model, layers, method, sparsity, bn, scope, scale_fan):
     owner = {}
     for k,m in layers.items():
         if (first := owner.setdefault(id(m.weight), k))!=k: raise UserError(f"layers {first!r} and {k!r} share one weight: a ticket needs a weight for each layer")
-    known = {id(p) for m in [*layers.values(), *(o for o in model.modules() if isinstance(o, _BatchNorm))] for p in m.parameters(recurse=False)}
-    other = [k for k,p in model.named_parameters() if id(p) not in known]
-    if row.weights=='frozen' and other: raise UserError(f"parameter {other[0]!r} belongs to neither a convolution, a linear layer nor batch normalisation: {method} cannot freeze it")
+    if row.weights=='frozen' and (other := foreign(model)): raise UserError(f"parameter {other[0]!r} belongs to neither a convolution, a linear layer nor batch normalisation: {method} cannot freeze it")
 
 # %% ../nbs/05_subnet.ipynb #1aa02f22
 def _convert(m, name, row, shared, seed, init, scale_fan, draw):
@@ -223,13 +231,21 @@ def _convert(m, name, row, shared, seed, init, scale_fan, draw):
         parametrize.register_parametrization(m, 'weight', Masked(row, m.weight, scores, shared), unsafe=True) # unsafe: no trial run, the other layers' masks are not there yet
         if shared: shared.parts.append(m.parametrizations.weight[0])
 
-# %% ../nbs/05_subnet.ipynb #ba10588e
+# %% ../nbs/05_subnet.ipynb #8b647101
+def subnet_of(
+    model:nn.Module, # From `as_subnet`
+)->dict: # method, sparsity, seed and the other choices
+    "What `as_subnet` noted of a network; raises `UserError` for any other network"
+    if not hasattr(model, 'subnet'): raise UserError('the network has not been converted, or was rebuilt from a ticket: give one that comes from as_subnet')
+    return model.subnet
+
+# %% ../nbs/05_subnet.ipynb #a6a2202b
 def set_sparsity(
     model:nn.Module, # From `as_subnet`
     sparsity:float, # Fraction of the weights removed from now on, in [0, 1)
 ):
     "Bring the masks to a sparsity; raises `UserError` if a mask that only shrinks would have to grow"
-    s,parts = model.subnet,{k: m.parametrizations.weight for k,m in weighted(model).items() if parametrize.is_parametrized(m)}
+    s,parts = subnet_of(model),{k: m.parametrizations.weight for k,m in weighted(model).items() if parametrize.is_parametrized(m)}
     check_choices(s['method'], sparsity, s['scope'], s['scale_fan'])
     if METHODS[s['method']].mask!='learned' and sparsity<s['sparsity']: raise UserError(f"sparsity {sparsity!r} is below the {s['sparsity']!r} that was reached: what was pruned does not come back")
     if METHODS[s['method']].mask!='learned' and sparsity:
@@ -238,9 +254,10 @@ def set_sparsity(
     for p in parts.values(): p[0].sparsity = sparsity
     s['sparsity'] = sparsity
 
-# %% ../nbs/05_subnet.ipynb #ded5dcfc
+# %% ../nbs/05_subnet.ipynb #34d95a64
 def masks(
     model:nn.Module, # From `as_subnet`
 )->dict: # Layer name: its mask, bool, shape of its weight; no entry for a layer without a mask
     "The masks of a network, by layer"
+    subnet_of(model)
     return {k: m.parametrizations.weight[0].mask for k,m in weighted(model).items() if parametrize.is_parametrized(m)}

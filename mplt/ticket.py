@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'MAX_BYTES', 'MAX_WEIGHTS', 'MAX_IMAGE', 'entropy', 'encode', 'decode', 'save', 'check_size', 'info', 'load']
 
-# %% ../nbs/08_ticket.ipynb #d2285222
+# %% ../nbs/08_ticket.ipynb #e8979d11
 import hashlib,json
 from math import prod
 from pathlib import Path
@@ -14,14 +14,13 @@ import constriction, numpy as np, torch
 from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors, save as tensor_bytes
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from .binarize import gain
 from .errors import UserError,replacing
 from .mask import removed
 from .models import build
-from .subnet import METHODS,as_subnet,draw_weight,masks,used_weight,weighted
+from .subnet import METHODS,as_subnet,draw_weight,foreign,masks,subnet_of,used_weight,weighted
 
 # %% ../nbs/08_ticket.ipynb #7dc692e1
 def entropy(
@@ -97,7 +96,7 @@ def _sealed(header, tensors):
     for k,v in sorted(tensors.items()): h.update(repr((k, str(v.dtype), tuple(v.shape))).encode()+v.contiguous().numpy().tobytes())
     return h.hexdigest()
 
-# %% ../nbs/08_ticket.ipynb #c4a29d38
+# %% ../nbs/08_ticket.ipynb #25e6257a
 def save(
     path, # File to write, .safetensors
     model:nn.Module, # From `as_subnet`
@@ -105,8 +104,8 @@ def save(
     **facts, # Anything JSON can hold: data set, accuracy, hash of the configuration
 )->int: # Size of the file in bytes
     "Write a ticket: what the seed cannot give back, and nothing else"
-    row,found,layers = METHODS[model.subnet['method']],masks(model),weighted(model)
-    if initial: _check_initial(model, row, layers)
+    row,found,layers = METHODS[subnet_of(model)['method']],masks(model),weighted(model)
+    if initial: _check_initial(model, row)
     tensors = {} if initial else {k: v.detach().cpu().contiguous() for k,v in model.state_dict().items() if not _rebuilt(k)}
     for k,v in tensors.items(): _check_plain(k, v)
     for k,m in found.items():
@@ -122,12 +121,11 @@ def save(
     with replacing(path) as tmp: tmp.write_bytes(raw)
     return len(raw)
 
-# %% ../nbs/08_ticket.ipynb #f82c1f61
-def _check_initial(model, row, layers):
+# %% ../nbs/08_ticket.ipynb #415992db
+def _check_initial(model, row):
     "Can seed and mask give the whole network back?"
     if not row.cycles: raise UserError(f"initial does not fit method {model.subnet['method']!r}: only methods with cycles go back to their initial weights")
-    known = {id(p) for m in [*layers.values(), *(o for o in model.modules() if isinstance(o, _BatchNorm))] for p in m.parameters()}
-    if (other := [k for k,p in model.named_parameters() if id(p) not in known]): raise UserError(f"parameter {other[0]!r} belongs to neither a convolution, a linear layer nor batch normalisation: the seed cannot give it back")
+    if (other := foreign(model)): raise UserError(f"parameter {other[0]!r} belongs to neither a convolution, a linear layer nor batch normalisation: the seed cannot give it back")
 
 # %% ../nbs/08_ticket.ipynb #475cc14e
 def _rebuilt(name): return 'parametrizations' in name.split('.') or name.endswith('num_batches_tracked') # what `load` makes anew
@@ -201,7 +199,7 @@ def info(
     "What a ticket says of itself; raises `UserError` if it is not a sound one"
     return _open(path)[0]
 
-# %% ../nbs/08_ticket.ipynb #ca36c05a
+# %% ../nbs/08_ticket.ipynb #53079037
 def load(
     path, # File of a ticket
     model:nn.Module=None, # For a ticket of a network that `build` does not know: the same network, unconverted, to be filled
@@ -215,24 +213,26 @@ def load(
             with torch.device('meta'): _check_layers(build(**header['spec']), header)
             model = build(**header['spec'])
         _check_layers(model, header)
-        return _rebuild(model, header, tensors)
+        _rebuild(model, header, tensors)
+        del model.subnet # it is a plain network now
+        return model.eval().requires_grad_(False)
     except (UserError,KeyError,ValueError,TypeError,RuntimeError,AttributeError,OverflowError,MemoryError) as e:
         raise UserError(f"{path} cannot be rebuilt: {f'{e} is missing' if isinstance(e, KeyError) else ' '.join(str(e).split())}") from e
 
-# %% ../nbs/08_ticket.ipynb #edf75ac4
+# %% ../nbs/08_ticket.ipynb #0b929384
 def _rebuild(model, header, tensors):
+    "Fill a network that is as new"
     as_subnet(model, **header['subnet'])
     row,initial = METHODS[header['subnet']['method']],header.get('initial', False)
     if _seed_sum(model, initial)!=header['seed_sha256']: raise ValueError(f"seed {header['subnet']['seed']} does not give back its random weights here")
     for k,m in weighted(model).items():
         if k in header['kept']: _settle(k, m, tensors, header['kept'][k], row, initial)
-    if initial and not tensors: return model.eval().requires_grad_(False)
+    if initial and not tensors: return
     own = {k: v for k,v in model.state_dict().items() if _rebuilt(k) or k.removesuffix('.weight') in header['kept']}
     for k,v in tensors.items():
         _check_plain(k, v)
         if k in own: raise ValueError(f'{k} does not belong there')
     model.load_state_dict(own|tensors)
-    return model.eval().requires_grad_(False)
 
 # %% ../nbs/08_ticket.ipynb #badb4f65
 def _mask(name, code, inputs, kept, like):

@@ -6,7 +6,7 @@
 __all__ = ['DEVICES', 'OPTIMIZERS', 'PRECISIONS', 'log', 'device', 'evaluate', 'cosine', 'optimizer', 'step', 'Stopped',
            'StopSignal', 'save_state', 'load_state', 'epoch', 'check_batch_size', 'fit']
 
-# %% ../nbs/07_train.ipynb #a8d78bb7
+# %% ../nbs/07_train.ipynb #902d064f
 import logging,math,signal,sys,threading,time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from .data import Images,Source,batches
 from .errors import UserError,pick,replacing
 from .prune import rewind,snapshot,sparsity_at
-from .subnet import METHODS,set_sparsity
+from .subnet import METHODS,set_sparsity,subnet_of
 
 # %% ../nbs/07_train.ipynb #11d1db76
 DEVICES = ('auto','cpu','cuda','mps')
@@ -202,12 +202,12 @@ def _check_finite(model, row):
     if not (math.isfinite(row['train_loss']) and all(p.isfinite().all() for p in model.parameters() if p.requires_grad)):
         raise UserError(f"training diverged in epoch {row['epoch']} (loss {row['train_loss']:.3g}): try a lower lr")
 
-# %% ../nbs/07_train.ipynb #6a4757f8
+# %% ../nbs/07_train.ipynb #9558fdd4
 class _Run:
     "A run's state: rows, where it is, what its cycles go back to; in memory and on disk"
     def __init__(self, model, opt, cfg, path):
         self.model,self.opt,self.cfg,self.path = model,opt,cfg,path
-        self.curves,self.at,self.start = [],_start(),METHODS[model.subnet['method']].cycles and snapshot(model, opt) or None
+        self.curves,self.at,self.start = [],_start(),METHODS[subnet_of(model)['method']].cycles and snapshot(model, opt) or None
         if path and Path(path).exists(): self._take_up(load_state(path))
 
     def save(self):
@@ -220,6 +220,7 @@ class _Run:
             self.model.load_state_dict(state['model'])
             if self.opt: self.opt.load_state_dict(state['optimizer'])
             self.curves,self.at,self.start = state['curves'],state['at'],state['start'] or self.start
+            if METHODS[self.model.subnet['method']].weights=='redrawn': self.model.subnet['draw'] = self.at['cycle']
         except Exception as e: raise UserError(f"{self.path} does not fit this run ({type(e).__name__}): delete it to start this run afresh") from e
 
 # %% ../nbs/07_train.ipynb #f1e53348

@@ -223,6 +223,7 @@ def test_stopped_and_taken_up(name, digits, tmp_path, monkeypatch):
         except train.Stopped: continue
     train.StopSignal.number = None
     for k, v in net.state_dict().items(): assert torch.equal(v, again.state_dict()[k]), k
+    assert net.subnet == again.subnet
     timing = {'seconds', 'images_per_second'}
     assert [{k: v for k, v in r.items() if k not in timing} for r in rows] == [{k: v for k, v in r.items() if k not in timing} for r in later]
 

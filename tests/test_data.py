@@ -93,8 +93,10 @@ def test_unwritable_folder(tmp_path):
     with pytest.raises(UserError, match='cannot be written'): fetch('mnist', tmp_path / 'file')
 
 
-def test_mnist5k_is_in_the_repository_only(tmp_path):
-    with pytest.raises(UserError, match='comes with the repository'): fetch('mnist5k', tmp_path)
+def test_mnist5k_is_in_the_repository_only(tmp_path, monkeypatch):
+    assert fetch('mnist5k', tmp_path) == fetch('mnist5k')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match='comes with the repository'): fetch('mnist5k')
 
 
 @pytest.mark.skipif(not os.environ.get('MPLT_DATA_MIRROR'), reason='MPLT_DATA_MIRROR names no folder with MNIST and CIFAR-10')

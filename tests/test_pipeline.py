@@ -88,16 +88,24 @@ def test_changed_parameter_makes_its_run_stale(repo):
 def test_bad_parameter_stops_with_a_sentence(repo):
     before = snapshot(repo)
     for old, new, says in ('sparsity: [0.5, 0.8]', 'sparsity: [0.5, 1.0]', 'sparsity 1.0 is out of range'), ('arch: fc1, width: 0.1, method: mpt-1-32', 'arch: fc11, width: 0.1, method: mpt-1-32', "did you mean 'fc1'?"), ('batch_size: 30', 'batch_size: 0', 'batch_size 0'), \
-            ('{dataset: mnist5k, arch: lenet5, method: dense, seed: [0, 2]}', '7', 'runs.lenet5-dense of suite tiny is 7'), ('limit: 120', 'limmit: 120', "did you mean 'limit'?"):
+            ('{dataset: mnist5k, arch: lenet5, method: dense, seed: [0, 2]}', '7', 'runs.lenet5-dense of suite tiny is 7'), ('limit: 120', 'limmit: 120', "did you mean 'limit'?"), \
+            ('{dataset: mnist5k, arch: lenet5, ', '{arch: lenet5, ', 'among them one dataset'), ('method: dense,', 'method: dense, init: [kaiming_normal, signed_constant],', 'differ in init and in nothing that a table shows'):
         edit(repo, 'suites/tiny/params.yaml', old, new)
         p = repo.sh('mplt', 'check', 'tiny', ok=False)
         assert p.returncode == 2 and says in p.stderr and len(p.stderr.splitlines()) == 1
-        if new != '7':  # there DVC itself complains first
+        if 'runs.' not in p.stderr:  # there DVC itself complains first
             p = repo.sh('dvc', 'repro', ok=False)
             assert p.returncode and says in p.stderr and 'Traceback' not in p.stderr and ran(p) == ['code']
         edit(repo, 'suites/tiny/params.yaml', new, old)
     after = snapshot(repo)
     assert after.keys() - {'code.json'} == before.keys() - {'code.json'} and all(after[k] == before[k] for k in after)
+
+
+def test_two_suites_of_one_name(repo):
+    shutil.copytree(repo.path / 'suites/tiny', repo.path / 'suites/copy', symlinks=True)
+    p = repo.sh('mplt', 'check', 'tiny', ok=False)
+    assert p.returncode == 2 and "are called 'tiny'" in p.stderr and 'Traceback' not in p.stderr
+    shutil.rmtree(repo.path / 'suites/copy')
 
 
 def test_dvc_tells_the_story(repo):

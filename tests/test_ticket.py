@@ -58,6 +58,11 @@ def test_size(method, arch, sparsity, bn, tmp_path):
     if METHODS[method].cycles: assert ticket.save(tmp_path / 't.safetensors', net, initial=True) <= 1.01 * masks + 4096
 
 
+def test_only_a_subnetwork_makes_a_ticket(good, tmp_path):
+    for net in build('fc1', (1, 28, 28), 10), ticket.load(good):
+        with pytest.raises(UserError, match='has not been converted, or was rebuilt from a ticket'): ticket.save(tmp_path / 't.safetensors', net)
+
+
 def test_another_process_and_other_threads(good, tmp_path):
     x = torch.randn(50, 1, 28, 28, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=torch.channels_last)
     mine = shaken('mpt-1-32')(x).detach()
