@@ -179,7 +179,7 @@ def as_subnet(
     set_sparsity(model, sparsity)
     return model
 
-# %% ../nbs/05_subnet.ipynb #0af26988
+# %% ../nbs/05_subnet.ipynb #34982584
 def check_choices(
     method:str, # A name in `METHODS`
     sparsity:float, # Fraction of the weights removed
@@ -192,7 +192,6 @@ def check_choices(
     if row.mask=='none' and sparsity: raise UserError(f"sparsity {sparsity!r} does not fit method {method!r}: it removes no weights, leave sparsity out")
     if row.mask=='none' and scope!='layer': raise UserError(f"scope {scope!r} does not fit method {method!r}: it removes no weights, leave scope out")
     if row.weights!='frozen' and scale_fan: raise UserError(f"scale_fan does not fit method {method!r}: it scales frozen weights for the inputs that are kept, and this method trains its weights")
-    if scale_fan is True: raise UserError('scale_fan True is not valid: expected the fraction of the fan-in that counts, for instance 1 − sparsity')
     if not 0<=scale_fan<=1: raise UserError(f"scale_fan {scale_fan!r} is out of range: it is the fraction of the fan-in that counts, at most 1")
 
 # %% ../nbs/05_subnet.ipynb #c95988ee
@@ -204,10 +203,11 @@ def foreign(
     ours = {f'{k}.{o}'.lstrip('.') for k in known for o in ('weight','bias','parametrizations.weight.original','parametrizations.weight.0.scores')}
     return [k for k,_ in model.named_parameters(remove_duplicate=False) if k not in ours]
 
-# %% ../nbs/05_subnet.ipynb #b3b38a85
+# %% ../nbs/05_subnet.ipynb #99a6232a
 def _check(model, layers, method, sparsity, bn, scope, scale_fan):
     "Everything that can be refused, before anything is changed"
     row = METHODS[method]
+    if scale_fan is True: raise UserError('scale_fan True is not valid: expected the fraction of the fan-in that counts, for instance 1 − sparsity')
     check_choices(method, sparsity, scope, scale_fan)
     if bn and pick(BNS, bn, 'bn')=='none': raise UserError("bn 'none' cannot be had by converting: as_subnet removes no layer; build the network without batch normalisation")
     if any(parametrize.is_parametrized(m) for m in layers.values()): raise UserError("the network has been converted already: build a new one")
