@@ -6,8 +6,8 @@
 __all__ = ['SHORT', 'PAPER', 'PAPER_DENSE', 'RECIPES', 'MODULES', 'paper', 'recipe', 'Config', 'value', 'config', 'config_hash',
            'sweep', 'digest', 'code_digests', 'write', 'read_rows', 'run', 'read_row', 'layer_counts']
 
-# %% ../nbs/09_experiment.ipynb #a9a1e25d
-import ast,hashlib,json,platform
+# %% ../nbs/09_experiment.ipynb #08b18529
+import ast,hashlib,json,platform,resource,sys
 from contextlib import contextmanager
 from dataclasses import asdict,dataclass,fields
 from functools import cache
@@ -25,7 +25,7 @@ from .mask import SCOPES,global_masks
 from .models import ARCHS,BNS,RESNETS,build
 from .prune import final_sparsity
 from .subnet import INITS,METHODS,as_subnet,check_choices,draw_scores,masks,weighted
-from .train import OPTIMIZERS,PRECISIONS,check_batch_size,device,evaluate,fit,log
+from .train import OPTIMIZERS,PRECISIONS,check_batch_size,device,evaluate,fit,keep_memory,log
 
 # %% ../nbs/09_experiment.ipynb #9e19f5e9
 _common = dict(sparsity=0., bn='none', epochs=20, batch_size=128, optimizer='sgd', lr=.1, momentum=.9, weight_decay=0., label_smoothing=0., warmup=0, cycles=0)
@@ -266,7 +266,7 @@ def _model(c, source):
     net = new()
     return as_subnet(net, c.method, 0. if METHODS[c.method].cycles else c.sparsity, c.seed, scope=c.scope, init=c.init, scale_fan=c.scale_fan and 1-c.sparsity)
 
-# %% ../nbs/09_experiment.ipynb #fdec97d8
+# %% ../nbs/09_experiment.ipynb #df478582
 def run(
     c:Config, # From `config`, or a dict of what to give it
     folder=None, # The run folder; `runs/HASH` beside settings.ini if None
@@ -282,6 +282,7 @@ def run(
     check_batch_size(c.batch_size, parts.train)
     torch.backends.cudnn.deterministic,torch.backends.cudnn.allow_tf32 = True,False
     if s.threads: torch.set_num_threads(s.threads)
+    keep_memory()
     for k,p in vars(parts).items(): setattr(parts, k, Images(*(o.to(where) for o in p)))
     model = _model(c, data.source).to(where)
     with _claim(folder, c):
@@ -317,13 +318,18 @@ def _append(file, cycle, rows):
     if before is not None: before = before[before.cycle.astype(int)<cycle]
     write(file, pd.concat([before, rows.astype(str).replace('<NA>', '')]).to_csv(index=False))
 
-# %% ../nbs/09_experiment.ipynb #a95613ac
+# %% ../nbs/09_experiment.ipynb #754d5472
+def _peak_memory(where): # MiB
+    if where.type=='cuda': return torch.cuda.max_memory_allocated()//2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//(2**20 if sys.platform=='darwin' else 2**10)
+
+# %% ../nbs/09_experiment.ipynb #bf50d202
 def _leave(folder, c, curves, where):
     "Write what a finished run leaves, the summary last"
     curves,timing = pd.DataFrame(curves),['seconds','images_per_second']
     write(folder/'curves.csv', curves.drop(columns=timing).assign(config_hash=config_hash(c)).to_csv(index=False))
     write(folder/'timings.csv', pd.DataFrame([dict(config_hash=config_hash(c), device=where.type, threads=torch.get_num_threads(), torch=torch.__version__,
-        machine=platform.machine(), seconds=curves.seconds.sum(), images_per_second=curves.images_per_second.median())]).to_csv(index=False))
+        machine=platform.machine(), seconds=curves.seconds.sum(), images_per_second=curves.images_per_second.median(), peak_mib=_peak_memory(where))]).to_csv(index=False))
     write(folder/'summary.csv', pd.read_csv(folder/'levels.csv', dtype=str, keep_default_na=False).tail(1).drop(columns='cycle').to_csv(index=False))
 
 # %% ../nbs/09_experiment.ipynb #7d079e38

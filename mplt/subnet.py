@@ -6,7 +6,7 @@
 __all__ = ['METHODS', 'INITS', 'Method', 'used_weight', 'Masked', 'Shared', 'draw_weight', 'draw_scores', 'weighted', 'as_subnet',
            'check_choices', 'foreign', 'subnet_of', 'set_sparsity', 'masks']
 
-# %% ../nbs/05_subnet.ipynb #d1439c4a
+# %% ../nbs/05_subnet.ipynb #e6cf7409
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from .binarize import gain
+from .binarize import gain,pieces
 from .data import stream
 from .errors import UserError,pick
 from .mask import SCOPES,global_masks,masks_by_scope,topk_mask
@@ -50,38 +50,47 @@ METHODS = {
     'mpt-1-1':          Method('frozen',  'learned',    1,  1),
     'random':           Method('frozen',  'random',     1, 32)}
 
-# %% ../nbs/05_subnet.ipynb #e6c5f3cf
+# %% ../nbs/05_subnet.ipynb #66087da5
 def used_weight(
     weight:torch.Tensor, # W, any shape
     mask:torch.Tensor, # M, bool, same shape
     bits:int, # 32: the kept weights; 1: their signs, scaled by the gain
-)->torch.Tensor: # Same shape and dtype as `weight`
+    dtype:torch.dtype=None, # Of the result; None: that of `weight`
+)->torch.Tensor: # Same shape and memory format as `weight`
     "The masked weight as the layer sees it (biprop, Diffenderfer & Kailkhura 2021)"
-    mask = mask.to(weight.dtype) # once: PyTorch is slow at mixing bool and float
-    return weight*mask if bits==32 else torch.copysign(mask*gain(weight, mask), weight)
+    form = torch.contiguous_format if weight.is_contiguous() else torch.preserve_format # with one input channel it is both, and convolutions take the first
+    out = torch.empty_like(weight, dtype=dtype, memory_format=form)
+    alpha = gain(weight, mask) if bits==1 else None
+    for w,m,o in pieces(weight, mask, out):
+        m = m.to(w.dtype, copy=True)
+        o.copy_(m.mul_(w) if bits==32 else m.mul_(alpha).copysign_(w))
+    return out
 
-# %% ../nbs/05_subnet.ipynb #c6190c50
+# %% ../nbs/05_subnet.ipynb #317ade62
 class _Use(torch.autograd.Function):
     "The used weight, with a gradient for the scores and one for the weights, whichever is asked for"
     @staticmethod
     def forward(ctx, weight, scores, mask, bits):
         ctx.save_for_backward(weight, scores, mask if ctx.needs_input_grad[0] else None)
-        ctx.bits = bits
-        return used_weight(weight, mask, bits)
+        ctx.bits,kind = bits,weight.device.type
+        return used_weight(weight, mask, bits, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None)
     @staticmethod
     def backward(ctx, grad):
         weight,scores,mask = ctx.saved_tensors
-        d_weight = d_scores = None
-        if ctx.needs_input_grad[0]: d_weight = grad*mask if ctx.bits==32 else grad*(mask*gain(weight, mask)*(weight.abs()<=1))
-        if ctx.needs_input_grad[1]: d_scores = (grad*weight).mul_(scores.sign())
+        d_weight,d_scores = (torch.empty_like(weight) if need else None for need in ctx.needs_input_grad[:2])
+        if ctx.needs_input_grad[0]:
+            for g,m,d in pieces(grad, mask, d_weight): d.copy_(g).mul_(m.to(d.dtype))
+            if ctx.bits==1: d_weight.mul_((weight.abs()<=1)*gain(weight, mask))
+        if ctx.needs_input_grad[1]:
+            for g,w,s,d in pieces(grad, weight, scores, d_scores): d.copy_(g).mul_(w).mul_(s.sign())
         return d_weight, d_scores, None, None
 
-# %% ../nbs/05_subnet.ipynb #eddb2bb1
+# %% ../nbs/05_subnet.ipynb #d2e023ad
 class Masked(nn.Module):
     "Parametrization: from the weight W of a layer to the weight that the layer uses"
     def __init__(self, method, weight, scores=None, shared=None):
         super().__init__()
-        self.method,self.sparsity,self.shared,self.scores = method,0.,shared,None
+        self.method,self.sparsity,self.shared,self.scores,self.near = method,0.,shared,None,[]
         if method.mask in ('learned','score'): self.scores = nn.Parameter(scores)
         if method.mask=='random': self.register_buffer('order', scores, persistent=False)
         if method.mask!='learned': self.register_buffer('fixed', torch.ones_like(weight, dtype=torch.bool))
@@ -89,7 +98,7 @@ class Masked(nn.Module):
     @property
     def mask(self): # M, bool, shape of the weight
         if self.method.mask!='learned': return self.fixed
-        return self.shared.mask(self) if self.shared else topk_mask(self.scores, self.sparsity)
+        return self.shared.mask(self) if self.shared else topk_mask(self.scores, self.sparsity, self.near)
 
     def forward(self, weight): return _Use.apply(weight, self.scores, self.mask, self.method.weight_bits)
 

@@ -1,7 +1,8 @@
 """How much dearer than a dense training step is the step of a ticket?  python tests/benchmark.py [ARCH ...]
 
-Three columns, timed in turn in one process, so that a busy machine slows all of them alike: a dense step, the same
-step of mpt-1-32, and the textbook way to make it (a full sort of |S| in each layer at each forward, NCHW, fp32).
+Timed in turn in one process, so that a busy machine slows all alike: a dense step, the same step of mpt-1-32, the
+textbook way to make it (a full sort of |S| in each layer at each forward, NCHW, fp32), and the making of a batch
+(shuffle, crop, flip, normalise).
 """
 import statistics
 import sys
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from mplt.models import build
+from mplt.data import SOURCES, Images, batches
+from mplt.models import RESNETS, build
 from mplt.subnet import as_subnet, draw_scores, draw_weight, weighted
-from mplt.train import optimizer, step
+from mplt.train import keep_memory, optimizer, step
 
 
 class Textbook(torch.autograd.Function):
@@ -42,8 +44,8 @@ class TextbookMask(nn.Module):
     def forward(self, weight): return Textbook.apply(self.scores, weight, .5)
 
 
-def textbook(arch):
-    net = build(arch, (3, 32, 32), 10).to(memory_format=torch.contiguous_format)
+def textbook(net):
+    net = net.to(memory_format=torch.contiguous_format)
     for name, m in weighted(net).items():
         m.weight.data = draw_weight(m.weight.shape, 0, name)
         m.weight.requires_grad_(False)
@@ -55,22 +57,26 @@ def textbook(arch):
 def main(archs, rounds=15):
     native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     precision = 'bf16' if native else 'fp32'
+    keep_memory()
     print(f'batch 128, {precision} (textbook: fp32), {torch.get_num_threads()} threads, median of {rounds} steps')
-    print(f'{"":8}{"dense":>10}{"mpt-1-32":>10}{"textbook":>10}{"mpt/dense":>11}{"textbook/dense":>16}')
-    x = torch.randn(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    y = torch.randint(10, (128,))
+    print(f'{"":10}{"dense":>10}{"mpt-1-32":>10}{"textbook":>10}{"data":>8}{"mpt/dense":>11}{"textbook/dense":>16}{"data/dense":>12}')
+    source = SOURCES['cifar10']
+    images = Images(torch.randint(256, (128 * (rounds + 2), 3, 32, 32), dtype=torch.uint8), torch.randint(10, (128 * (rounds + 2),)))
     for arch in archs:
-        new = lambda: build(arch, (3, 32, 32), 10)
-        nets = dict(dense=as_subnet(new(), 'dense', 0), ticket=as_subnet(new(), 'mpt-1-32', .5), textbook=textbook(arch))
+        new = lambda: build(arch, (3, 32, 32), 10, bn='plain' if arch in RESNETS else 'none')
+        nets = dict(dense=as_subnet(new(), 'dense', 0), ticket=as_subnet(new(), 'mpt-1-32', .5), textbook=textbook(new()))
         opts = {k: optimizer(net, 'sgd', .1, .9, 1e-4) for k, net in nets.items()}
-        times = {k: [] for k in nets}
-        for i in range(rounds + 2):
+        times, feed = {k: [] for k in (*nets, 'data')}, batches(images, source, 128, 0)
+        for _ in range(rounds + 2):
+            start = time.perf_counter()
+            x, y = next(feed)
+            times['data'].append(time.perf_counter() - start)
             for k, net in nets.items():
                 start = time.perf_counter()
                 step(net, opts[k], *((x.contiguous(), y, 'fp32') if k == 'textbook' else (x, y, precision)))
-                if i > 1: times[k].append(time.perf_counter() - start)
-        dense, ticket, book = (statistics.median(times[k]) for k in nets)
-        print(f'{arch:8}{dense * 1e3:8.0f}ms{ticket * 1e3:8.0f}ms{book * 1e3:8.0f}ms{ticket / dense:11.2f}{book / dense:16.2f}')
+                times[k].append(time.perf_counter() - start)
+        dense, ticket, book, data = (statistics.median(o[2:]) for o in times.values())
+        print(f'{arch:10}{dense * 1e3:8.0f}ms{ticket * 1e3:8.0f}ms{book * 1e3:8.0f}ms{data * 1e3:6.1f}ms{ticket / dense:11.2f}{book / dense:16.2f}{data / dense:12.3f}', flush=True)
 
 
-if __name__ == '__main__': main(sys.argv[1:] or ['conv2', 'conv4', 'conv6', 'conv8'])
+if __name__ == '__main__': main(sys.argv[1:] or ['conv2', 'conv4', 'conv6', 'conv8', 'vgg-small', 'resnet18'])
