@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SHORT', 'PAPER', 'PAPER_DENSE', 'RECIPES', 'MODULES', 'paper', 'recipe', 'Config', 'value', 'config', 'config_hash',
-           'sweep', 'digest', 'code_digests', 'write', 'read_rows', 'run', 'read_row', 'layer_counts']
+           'sweep', 'digest', 'code_digests', 'write', 'read_rows', 'run', 'read_row', 'after_binarising',
+           'layer_counts']
 
-# %% ../nbs/09_experiment.ipynb #08b18529
+# %% ../nbs/09_experiment.ipynb #6083554e
 import ast,hashlib,json,platform,resource,sys
 from contextlib import contextmanager
 from dataclasses import asdict,dataclass,fields
@@ -19,12 +20,12 @@ from filelock import FileLock,Timeout
 
 import mplt
 from . import ticket
-from .data import SOURCES,Images,load,settings,split
+from .data import SOURCES,DataSet,Images,batches,load,settings,split
 from .errors import UserError,pick,replacing
 from .mask import SCOPES,global_masks
 from .models import ARCHS,BNS,RESNETS,build
 from .prune import final_sparsity
-from .subnet import INITS,METHODS,as_subnet,check_choices,draw_scores,masks,weighted
+from .subnet import INITS,METHODS,as_subnet,check_choices,draw_scores,masks,used_weight,weighted
 from .train import OPTIMIZERS,PRECISIONS,check_batch_size,device,evaluate,fit,keep_memory,log
 
 # %% ../nbs/09_experiment.ipynb #9e19f5e9
@@ -331,6 +332,19 @@ def _leave(folder, c, curves, where):
     write(folder/'timings.csv', pd.DataFrame([dict(config_hash=config_hash(c), device=where.type, threads=torch.get_num_threads(), torch=torch.__version__,
         machine=platform.machine(), seconds=curves.seconds.sum(), images_per_second=curves.images_per_second.median(), peak_mib=_peak_memory(where))]).to_csv(index=False))
     write(folder/'summary.csv', pd.read_csv(folder/'levels.csv', dtype=str, keep_default_na=False).tail(1).drop(columns='cycle').to_csv(index=False))
+
+# %% ../nbs/09_experiment.ipynb #c418d57a
+@torch.no_grad()
+def after_binarising(
+    path, # Ticket of a method with 32-bit weights
+    data:DataSet, # What it was trained on
+)->float: # Test accuracy, a fraction
+    "Accuracy with the signs of the weights and each layer's gain; batch normalisation takes its statistics anew from the training images"
+    net,seed = ticket.load(path),ticket.info(path)['subnet']['seed']
+    for m in weighted(net).values(): m.weight.copy_(used_weight(m.weight, m.weight!=0, 1))
+    net.train()
+    for x,_ in batches(split(data, seed).train, data.source, 500, seed): net(x)
+    return evaluate(net.eval(), data.test, data.source)[1]
 
 # %% ../nbs/09_experiment.ipynb #7d079e38
 def layer_counts(

@@ -1,15 +1,17 @@
 "The pipeline on a tiny suite: it runs, it rests, it repeats itself to the byte, and it knows what is stale. In order."
 import json
+import os
 import re
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import yaml
 from conftest import REPO
 
-from mplt.experiment import MODULES, code_digests
-from mplt.pipeline import notebook_digest, suite_configs
+from mplt.experiment import MODULES, code_digests, run
+from mplt.pipeline import notebook_digest, suite_configs, suite_params
 
 COLUMNS = 'suite dataset arch width method bn scope sparsity seed epochs val_accuracy test_accuracy weights_total weights_kept ticket_bytes config_hash'.split()
 ALL = ['code', 'figures', 'run@fc1-imp', 'run@fc1-mpt-1-32', 'run@lenet5-dense', 'tables']
@@ -89,7 +91,7 @@ def test_bad_parameter_stops_with_a_sentence(repo):
     before = snapshot(repo)
     for old, new, says in ('sparsity: [0.5, 0.8]', 'sparsity: [0.5, 1.0]', 'sparsity 1.0 is out of range'), ('arch: fc1, width: 0.1, method: mpt-1-32', 'arch: fc11, width: 0.1, method: mpt-1-32', "did you mean 'fc1'?"), ('batch_size: 30', 'batch_size: 0', 'batch_size 0'), \
             ('{dataset: mnist5k, arch: lenet5, method: dense, seed: [0, 2]}', '7', 'runs.lenet5-dense of suite tiny is 7'), ('limit: 120', 'limmit: 120', "did you mean 'limit'?"), \
-            ('{dataset: mnist5k, arch: lenet5, ', '{arch: lenet5, ', 'among them one dataset'), ('method: dense,', 'method: dense, init: [kaiming_normal, signed_constant],', 'differ in init and in nothing that a table shows'):
+            ('{dataset: mnist5k, arch: lenet5, ', '{arch: lenet5, ', 'among them one dataset'):
         edit(repo, 'suites/tiny/params.yaml', old, new)
         p = repo.sh('mplt', 'check', 'tiny', ok=False)
         assert p.returncode == 2 and says in p.stderr and len(p.stderr.splitlines()) == 1
@@ -152,12 +154,16 @@ def test_accept(repo):
 SUITES = {yaml.safe_load(f.read_text())['suite']: f.parent for f in (REPO / 'params.yaml', *REPO.glob('suites/*/params.yaml')) if (f.parent / 'dvc.lock').exists()}
 
 
+UNFINISHED = {'cifar10'}  # its stages are computed one by one
+
+
 @pytest.mark.parametrize('suite', SUITES)
 def test_lock_is_fresh(suite):
     "What dvc.lock says a suite was computed with is what is here: code and parameters (the quick suite's results are the machine's, the others' are committed)"
     lock, params = (yaml.safe_load((SUITES[suite] / f).read_text()) for f in ('dvc.lock', 'params.yaml'))
     now = code_digests((*MODULES, 'pipeline', 'report', 'engine')) | {f'notebook_{k}': notebook_digest(REPO / f'nbs/pipeline/{k}.ipynb') for k in ('run', 'tables', 'figures')}
-    assert lock['stages'].keys() == {'code', 'tables', 'figures', *(f'run@{k}' for k in params['runs'])}
+    stages = {'code', 'tables', 'figures', *(f'run@{k}' for k in params['runs'])}
+    assert lock['stages'].keys() <= stages if suite in UNFINISHED else lock['stages'].keys() == stages
     for name, stage in lock['stages'].items():
         if name == 'code': continue
         if name.startswith('run@'): assert set(MODULES) <= set(stage['params'][f"{params['root']}results/{suite}/code.json"])
@@ -167,3 +173,24 @@ def test_lock_is_fresh(suite):
             key = name.removeprefix('run@')
             assert stage['params']['params.yaml'] == {'defaults': params['defaults'], f'runs.{key}': params['runs'][key]}
             if suite != 'quick': assert len(pd.read_csv(REPO / f'results/{suite}/runs/{key}/summary.csv')) == len(suite_configs(suite, key))
+
+
+def test_paper_suite(repo):
+    "Every cell of the published settings is sound, and DVC knows what it would do"
+    place = repo.path / 'suites/paper'
+    repo.sh('mplt', 'check', 'paper', cwd=place)
+    for name in 'cifar10', 'imagenet':
+        (repo.path / 'data' / name).mkdir()
+        (repo.path / 'data' / name / 'stand-in').write_text('')
+    said = repo.sh('dvc', 'repro', '--dry', '-s', 'run@conv2-mpt-1-32', 'run@imagenet-mpt-1-32', cwd=place).stdout
+    for name in 'cifar10', 'imagenet': shutil.rmtree(repo.path / 'data' / name)
+    assert said.count('papermill --engine mplt') == 2
+
+
+@pytest.mark.skipif(not os.environ.get('MPLT_DATA_MIRROR'), reason='MPLT_DATA_MIRROR names no folder with CIFAR-10')
+def test_smallest_cell_of_the_paper(tmp_path):
+    "One epoch of it instead of 250, on all of CIFAR-10"
+    c = min((c for k in suite_params('paper')['runs'] for c in suite_configs('paper', k)), key=lambda c: (c.arch, c.width, c.seed, c.sparsity))
+    assert (c.arch, c.width, c.epochs, c.optimizer, c.lr, c.bn) == ('conv2', .25, 250, 'sgd', .1, 'none')
+    row = run(replace(c, epochs=1), tmp_path / 'run')
+    assert row['test_accuracy'] > .15 and row['epochs'] == 1
