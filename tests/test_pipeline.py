@@ -64,7 +64,7 @@ def test_byte_stable(repo):
 
 
 def test_words_make_nothing_stale(repo):
-    edit(repo, 'mplt/mask.py', '"The k-th largest element"', '"The element that is k-th largest" # a comment')
+    edit(repo, 'mplt/mask.py', '"Where to search, in turn"', '"In turn, where to search" # a comment')
     edit(repo, 'nbs/pipeline/run.ipynb', 'How they learned', 'How did they learn')
     assert ran(repo.sh('dvc', 'repro')) == ['code']
 
@@ -137,7 +137,7 @@ def test_accept(repo):
     "Code that gives the same results is taken over without computing them all; other code is not"
     repo.sh('dvc', 'repro')
     before = snapshot(repo)
-    edit(repo, 'mplt/mask.py', 'center,margin = i//61,2*int', 'center,margin = i//61,3*int')
+    edit(repo, 'mplt/mask.py', 'center,margin = len(sample)-keep//61,3*int', 'center,margin = len(sample)-keep//61,4*int')
     repo.sh('mplt', 'accept', 'tiny', 'fc1-mpt-1-32')
     p = repo.sh('dvc', 'repro')
     assert not ran(p) and 'up to date' in p.stdout
