@@ -48,7 +48,7 @@ def _separate(x, low, high, key):
         start += len(o)
     return mask,np.concatenate(values),np.concatenate(places)
 
-# %% ../nbs/03_mask.ipynb #75052bbc
+# %% ../nbs/03_mask.ipynb #2e3c63c0
 def _bands(x, keep, key, near):
     "Where to search, in turn"
     if near: yield near[0]-near[1],near[0]+near[1]
@@ -64,7 +64,7 @@ def _by_search(x, keep, key, near):
     chosen = torch.from_numpy(places[values>=threshold])
     flat(mask)[chosen] = True
     if len(chosen)>need: mask[_last(key(x)==threshold, len(chosen)-need)] = False
-    near[:] = threshold,4*abs(threshold-near[0] if near else 0)+abs(threshold)/1024
+    if np.isfinite(threshold): near[:] = threshold,4*abs(threshold-near[0] if near else 0)+abs(threshold)/1024
     return mask
 
 def _last(where, n): return tuple(o[-n:] for o in where.nonzero(as_tuple=True)) # in the order of the indices

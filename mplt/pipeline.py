@@ -44,7 +44,7 @@ def suite_params(
         if not isinstance(v, dict) or not isinstance(v.get('dataset'), str): raise UserError(f"runs.{k} of suite {suite} is {v!r}: expected settings such as arch and method, among them one dataset")
     return params
 
-# %% ../nbs/11_pipeline.ipynb #d2b889f9
+# %% ../nbs/11_pipeline.ipynb #8c6c42b5
 def suite_configs(
     suite:str, # Name of a suite
     key:str, # A key of its `runs`
@@ -53,7 +53,8 @@ def suite_configs(
     params = suite_params(suite)
     return sweep(**params.get('defaults', {})|params['runs'][pick(params['runs'], key, 'run')])
 
-def all_configs(suite:str)->list: return [c for key in suite_params(suite)['runs'] for c in suite_configs(suite, key)]
+def all_configs(suite:str)->list: # Of `Config`, of all its runs
+    return [c for key in suite_params(suite)['runs'] for c in suite_configs(suite, key)]
 
 # %% ../nbs/11_pipeline.ipynb #d5bb6e3a
 def stage_folders(

@@ -49,6 +49,14 @@ def test_no_machine_in_results(repo):
         if not name.endswith('.png'): assert str(repo.path).encode() not in text, name
 
 
+def test_no_machine_in_notebooks():
+    "Saved outputs hold no warnings (which come with a path of the machine) and no home or working folder"
+    for f in (*REPO.glob('nbs/*.ipynb'), *REPO.glob('nbs/pipeline/*.ipynb')):
+        for output in (o for c in json.loads(f.read_text())['cells'] for o in c.get('outputs', [])):
+            assert output.get('name') != 'stderr', f'{f.name}: {output}'
+            assert not re.search(r'(?<![\w.])/(home|root|work|tmp|Users)/', json.dumps({k: v for k, v in output.get('data', {}).items() if k != 'image/png'}) + str(output.get('text', ''))), f.name
+
+
 def test_second_repro_computes_nothing(repo):
     p = repo.sh('dvc', 'repro')
     assert not ran(p) and 'up to date' in p.stdout
