@@ -35,7 +35,7 @@ def settings()->SimpleNamespace: # `root` (folder of settings.ini, else this one
     mirror = here/Path(s['data_mirror']).expanduser() if s['data_mirror'] else None
     return SimpleNamespace(root=here, data=here/Path(s['data']).expanduser(), data_mirror=mirror, device=s['device'], threads=int(s['threads']))
 
-# %% ../nbs/01_data.ipynb #409a9ac8
+# %% ../nbs/01_data.ipynb #4ca0fe47
 @dataclass(frozen=True)
 class Source:
     "A data set: where its bytes lie and what they mean"
@@ -43,7 +43,7 @@ class Source:
     classes: tuple    # class names, in the order of the labels
     mean: tuple       # per channel, of pixels in [0, 1]
     std: tuple        # per channel, of pixels in [0, 1]
-    crop_flip: bool = False  # training images: random crop from a border of 4, random mirror image
+    crop_flip: bool = False  # training images are shifted and mirrored at random
     download: str = ''       # torchvision's class for it; '' if it is not downloadable
     debian: str = ''         # Debian's package with the same files, gzipped; '' if there is none
     in_shape: tuple = (1,28,28)  # channels, height, width
@@ -297,17 +297,17 @@ def split(
         for k,p in parts.items(): parts[k] = Images(*(o[stratified(p.y, limit, stream(seed, 'limit', k))] for o in p))
     return SimpleNamespace(**parts)
 
-# %% ../nbs/01_data.ipynb #72a82bdf
+# %% ../nbs/01_data.ipynb #4b8b3b5b
 def crop_flip(
     x:torch.Tensor, # Images, (n, channels, height, width)
     rng:np.random.RandomState, # Where the shifts and flips come from
-    pad:int=4, # Width of the black border from which a window of the old size is cut, in pixels
+    shift:int=4, # Width of the black border from which a window of the old size is cut, in pixels
 )->torch.Tensor: # (n, channels, height, width)
-    "Shift each image by up to `pad` pixels and mirror every other one (He et al. 2016, section 4.2)"
+    "Shift each image by up to `shift` pixels and mirror every other one (He et al. 2016, section 4.2)"
     n,_,h,w = x.shape
     draw = lambda high: torch.from_numpy(rng.randint(high, size=n)).to(x.device)
-    windows = torch.nn.functional.pad(x, [pad]*4).unfold(2, h, 1).unfold(3, w, 1) # n, c, 2 pad + 1, 2 pad + 1, h, w
-    x = windows[torch.arange(n, device=x.device), :, draw(2*pad+1), draw(2*pad+1)]
+    windows = torch.nn.functional.pad(x, [shift]*4).unfold(2, h, 1).unfold(3, w, 1) # n, c, 2 shift + 1, 2 shift + 1, h, w
+    x = windows[torch.arange(n, device=x.device), :, draw(2*shift+1), draw(2*shift+1)]
     return torch.where(draw(2).bool()[:,None,None,None], x.flip(-1), x)
 
 # %% ../nbs/01_data.ipynb #eaeeb800
@@ -319,7 +319,7 @@ def normalise(
     mean,std = (255*torch.tensor(o, device=x.device)[:,None,None] for o in (source.mean, source.std))
     return ((x-mean)/std).contiguous(memory_format=torch.channels_last)
 
-# %% ../nbs/01_data.ipynb #68bc13dd
+# %% ../nbs/01_data.ipynb #9505f8e7
 def batches(
     images:Images, # On the device where the network is
     source:Source, # Statistics and augmentation
@@ -327,6 +327,7 @@ def batches(
     seed:int=None, # Shuffle and augment with its streams; None: in order, as they are, to the last image
     epoch:int=0, # Whose shuffle and augmentation
     start:int=0, # First batch to yield, from 0
+    shift:int=4, # Of `crop_flip`, where the source has it
 ):
     "Yield `(x, y)`: x float32 (size, channels, height, width), y int64 (size,)"
     n = len(images.y)
@@ -336,5 +337,5 @@ def batches(
         x,y = (o[order[i*size:(i+1)*size]] for o in images)
         rng = stream(seed, 'augmentation', epoch, i) if seed is not None and (source.crop_flip or source.folders) else None
         if source.folders: x = x.read(rng)
-        elif rng: x = crop_flip(x, rng)
+        elif rng: x = crop_flip(x, rng, shift)
         yield normalise(x, source),y

@@ -28,12 +28,12 @@ from .prune import final_sparsity
 from .subnet import INITS,METHODS,as_subnet,check_choices,draw_scores,masks,used_weight,weighted
 from .train import OPTIMIZERS,PRECISIONS,check_batch_size,device,evaluate,fit,keep_memory,log
 
-# %% ../nbs/09_experiment.ipynb #9e19f5e9
+# %% ../nbs/09_experiment.ipynb #2b926d5a
 _common = dict(sparsity=0., bn='none', epochs=20, batch_size=128, optimizer='sgd', lr=.1, momentum=.9, weight_decay=0., label_smoothing=0., warmup=0, cycles=0)
 _trained = dict(optimizer='adam', lr=1.2e-3)
 _cycles = _trained|dict(sparsity=.9, cycles=10, epochs=2, batch_size=60)
-_frozen = dict(sparsity=.5, weight_decay=1e-4)
-_binary = dict(optimizer='adam', lr=.01, bn='plain')
+_frozen = dict(sparsity=.5, bn='plain', lr=1.)
+_binary = dict(optimizer='adam', lr=.003, bn='plain')
 SHORT = {
     'dense': _trained, 'bnn-1-32': _trained|dict(bn='plain'), 'bnn-1-1': _trained|dict(bn='plain'),
     **{k: _cycles for k,m in METHODS.items() if m.cycles},
@@ -65,7 +65,7 @@ def paper(
     binary = row.activation_bits==1
     return PAPER[family][binary]|(dict(sparsity=.5) if method!='dense' else {})|(dict(bn='plain') if binary else {})
 
-# %% ../nbs/09_experiment.ipynb #c04b8e95
+# %% ../nbs/09_experiment.ipynb #6505176c
 RECIPES = ('short','paper')
 
 def recipe(
@@ -75,10 +75,11 @@ def recipe(
     dataset:str, # A name in `SOURCES`
 )->dict: # Every setting that the config may leave open
     "How a method is trained"
-    settings = _common|(SHORT[method] if pick(RECIPES, name, 'recipe')=='short' else paper(method, arch, dataset))
+    short = SHORT[method]|(dict(shift=2) if SOURCES[dataset].crop_flip else {})
+    settings = _common|(short if pick(RECIPES, name, 'recipe')=='short' else paper(method, arch, dataset))
     return settings|dict(bn='plain' if method=='random' else 'learned') if arch in RESNETS and settings['bn']=='none' else settings
 
-# %% ../nbs/09_experiment.ipynb #c5706761
+# %% ../nbs/09_experiment.ipynb #244f8e96
 @dataclass(frozen=True)
 class Config:
     "Everything a result depends on"
@@ -104,10 +105,11 @@ class Config:
     momentum: float = None     # SGD's momentum, or Adam's first beta
     weight_decay: float = None # on whatever is trained
     label_smoothing: float = None # of the training loss
+    shift: int = 4             # pixels by which CIFAR-10's training images are shifted at most; they are mirrored, too
     precision: str = 'fp32'    # of training: fp32, bf16; evaluation is always fp32
     limit: int = 0             # at most so many training, validation and test images each; 0 for all
 
-# %% ../nbs/09_experiment.ipynb #c070a39d
+# %% ../nbs/09_experiment.ipynb #f37a41f6
 _names = dict(dataset=SOURCES, arch=ARCHS, method=METHODS, scope=SCOPES, bn=BNS, init=INITS, optimizer=OPTIMIZERS, precision=PRECISIONS)
 _ranges = dict(
     sparsity=(lambda v: 0<=v<1, 'the fraction of weights removed, at least 0 and below 1'),
@@ -115,6 +117,7 @@ _ranges = dict(
     prune_percent=(lambda v: 0<v<100, 'the percentage of the living weights that each cycle removes, above 0 and below 100'),
     weight_decay=(lambda v: 0<=v<float('inf'), 'a number of at least 0'),
     **{k: (lambda v: 0<=v<2**32, 'a whole number of at least 0') for k in ('seed','limit','cycles','rewind_epoch','test_freq','warmup')},
+    shift=(lambda v: 0<=v<=16, 'a whole number from 0 to 16'),
     width=(lambda v: 0<v<=1000, 'a number above 0 and at most 1000'),
     **{k: (lambda v: 0<v<float('inf'), 'a number above 0') for k in ('epochs','epochs_per_cycle','batch_size','lr')})
 _words = {int: 'a whole number', float: 'a number', bool: 'True or False'}
@@ -136,7 +139,7 @@ def value(
     if not ok(v): raise UserError(f"{name} {v!r} is out of range: expected {expected}")
     return v
 
-# %% ../nbs/09_experiment.ipynb #819ee19b
+# %% ../nbs/09_experiment.ipynb #9fe0d8d3
 def config(
     **given, # Fields of `Config`, `recipe`, `prune_percent`; None is as good as left out
 )->Config: # Checked, with every field filled in
@@ -147,7 +150,7 @@ def config(
     base = {f.name: f.default for f in fields(Config) if f.default is not None}
     given = {k: value(k, kinds[k], v) for k,v in given.items()}
     who = base|given
-    settings = recipe(name, who['method'], who['arch'], who['dataset'])|base|given
+    settings = base|recipe(name, who['method'], who['arch'], who['dataset'])|given
     percent = settings.pop('prune_percent', None)
     if percent and 'sparsity' in given: raise UserError(f"prune_percent {percent:g} does not fit sparsity {given['sparsity']}: each says how much the cycles remove, give one of them")
     if percent and settings['cycles']: settings['sparsity'] = final_sparsity(percent, settings['cycles'])
@@ -156,7 +159,7 @@ def config(
     _consistent(c, percent)
     return c
 
-# %% ../nbs/09_experiment.ipynb #73678230
+# %% ../nbs/09_experiment.ipynb #395cfa18
 def _consistent(c, percent=None):
     "What no field can tell alone"
     row = METHODS[c.method]
@@ -168,6 +171,7 @@ def _consistent(c, percent=None):
     if row.cycles and not c.sparsity: refuse('sparsity 0', 'its cycles have to remove something')
     if c.rewind_epoch and row.weights=='redrawn': refuse(f'rewind_epoch {c.rewind_epoch}', 'it draws its weights anew and goes back to none')
     if c.rewind_epoch>=c.epochs: refuse(f'rewind_epoch {c.rewind_epoch}', 'nothing would be left to train', f'epochs {c.epochs}')
+    if c.shift!=Config.shift and not SOURCES[c.dataset].crop_flip: refuse(f'shift {c.shift}', f"its images are not shifted; those that are: {', '.join(k for k,s in SOURCES.items() if s.crop_flip)}", f'dataset {c.dataset!r}')
     if c.warmup>=c.epochs: refuse(f'warmup {c.warmup}', 'the learning rate would never fall', f'epochs {c.epochs}')
     if c.bn!='none' and c.batch_size==1: refuse('batch_size 1', 'batch normalisation needs at least 2 images, or bn none', f'bn {c.bn!r}')
     if c.bn=='none' and row.activation_bits==1: refuse("bn 'none'", 'signs need batch normalisation before them, plain or learned')
@@ -333,7 +337,7 @@ def _leave(folder, c, curves, where):
         machine=platform.machine(), seconds=curves.seconds.sum(), images_per_second=curves.images_per_second.median(), peak_mib=_peak_memory(where))]).to_csv(index=False))
     write(folder/'summary.csv', pd.read_csv(folder/'levels.csv', dtype=str, keep_default_na=False).tail(1).drop(columns='cycle').to_csv(index=False))
 
-# %% ../nbs/09_experiment.ipynb #c418d57a
+# %% ../nbs/09_experiment.ipynb #6c469fef
 @torch.no_grad()
 def after_binarising(
     path, # Ticket of a method with 32-bit weights
@@ -343,7 +347,7 @@ def after_binarising(
     net,seed = ticket.load(path),ticket.info(path)['subnet']['seed']
     for m in weighted(net).values(): m.weight.copy_(used_weight(m.weight, m.weight!=0, 1))
     net.train()
-    for x,_ in batches(split(data, seed).train, data.source, 500, seed): net(x)
+    for x,_ in batches(split(data, seed).train, data.source, 500, seed, shift=0): net(x)
     return evaluate(net.eval(), data.test, data.source)[1]
 
 # %% ../nbs/09_experiment.ipynb #7d079e38

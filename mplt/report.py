@@ -66,13 +66,15 @@ def best(
     ranked = pruned.sort_values(['val','sparsity'], ascending=False)
     return ranked.drop_duplicates(_lines).sort_index().reset_index(drop=True)
 
-# %% ../nbs/10_report.ipynb #8d600f76
+# %% ../nbs/10_report.ipynb #f9e967f9
 def percent(
     mean:float, # A fraction
     std:float, # A fraction; NaN or None for a single seed
 )->str:
     "A percentage with its spread"
     return f'{100*mean:.1f}' + ('' if pd.isna(std) else f' ± {100*std:.1f}')
+
+def _length(rows): return {'epochs': [f'{e}' if not c else f'{c+1} × {e}' for e,c in zip(rows.epochs, rows.cycle)], 'seeds': rows.seeds}
 
 def table1(
     levels:pd.DataFrame, # Rows of levels.csv
@@ -81,7 +83,7 @@ def table1(
     b = best(over_seeds(levels))
     return pd.DataFrame({'data set': b.dataset, 'network': b.arch, 'width': b.width, 'method': b.method, 'BN': b.bn, 'threshold': b.scope, '% pruned': (100*b.sparsity).round(1), 'weights kept': b.weights_kept,
         'validation %': [percent(v, None) for v in b.val], 'test %': [percent(*o) for o in zip(b.test, b.test_std)],
-        'epochs': [f'{e}' if not c else f'{c+1} × {e}' for e,c in zip(b.epochs, b.cycle)], 'seeds': b.seeds} | ({'variant': b.variant} if b.variant.any() else {}))
+        **_length(b)} | ({'variant': b.variant} if b.variant.any() else {}))
 
 # %% ../nbs/10_report.ipynb #0b7b3af1
 def against_published(
@@ -95,7 +97,7 @@ def against_published(
     return pd.DataFrame({'data set': o.dataset, 'network': o.arch, 'width': o.width, 'method': o.method, 'BN': o.bn, '% pruned': (100*o.sparsity).round(1), 'epochs': o.epochs, 'seeds': o.seeds,
         'test %': [percent(*v) for v in zip(o.test, o.test_std)], 'published %': (100*o.test_accuracy).round(2), 'source': o.source, 'note': o.note})
 
-# %% ../nbs/10_report.ipynb #3ddf5cde
+# %% ../nbs/10_report.ipynb #988db334
 def table2(
     levels:pd.DataFrame, # Rows of levels.csv
     layers:pd.DataFrame, # Rows of layers.csv
@@ -106,7 +108,7 @@ def table2(
     bound = bound.reindex(pd.MultiIndex.from_frame(b[['config_hash','cycle']])).round().astype('Int64').reset_index(drop=True).where(b.weights_kept<b.weights_total) # nothing pruned: no mask to code
     return pd.DataFrame({'data set': b.dataset, 'network': b.arch, 'method': b.method, 'BN': b.bn, 'threshold': b.scope, '% pruned': (100*b.sparsity).round(1), 'weights': b.weights_total, 'kept': b.weights_kept,
         'file, bytes': b.ticket_bytes.round().astype(int), 'bits a weight': (8*b.ticket_bytes/b.weights_total).round(3), 'fp32, bytes': 4*b.weights_total, '1 bit a weight, bytes': -(-b.weights_total//8),
-        'entropy bound of the mask, bytes': bound})
+        'entropy bound of the mask, bytes': bound, **_length(b)})
 
 # %% ../nbs/10_report.ipynb #28ac8236
 COLORS = {k: f'C{i}' for i,k in enumerate(('mpt-1-32','mpt-1-1','edge-popup','imp','imp-reinit','imp-random','imp-score','imp-binary','imp-score-binary'))} | {'dense': 'black', 'bnn-1-32': 'dimgrey', 'bnn-1-1': 'dimgrey', 'random': 'grey'}
@@ -117,31 +119,37 @@ def _label(row, panel):
     more = [v for k,v in words.items() if same[k].nunique()>1]
     return row.method + (f" ({', '.join(more)})" if more else '')
 
-# %% ../nbs/10_report.ipynb #0268fb32
+# %% ../nbs/10_report.ipynb #f50cdf02
+def _facts(rows):
+    "How the runs of a panel were made"
+    either = lambda values: ' or '.join(map(str, dict.fromkeys(values)))
+    return f"{either(sorted(rows.epochs))} epochs{' a training' if (rows.cycle>0).any() else ''}, BN {either(rows.bn)}, {either(sorted(rows.seeds))} seed{'s' if rows.seeds.max()>1 else ''}"
+
 def _panels(rows, height=1, by=('dataset','arch','width')):
     "A column of axes for each data set and network: yields figure, axes and rows"
     if not len(rows): raise UserError('there is no run that this figure could show')
     groups = list(rows.groupby(list(by), sort=False))
     fig,axs = plt.subplots(height, len(groups), figsize=(4.4*len(groups), .9+2.4*height), squeeze=False, layout='constrained', sharex='col')
     for column,((dataset,arch,*width),g) in zip(axs.T, groups):
-        column[0].set_title(f'{arch}, {dataset}' + ''.join(f', width {o:g}' for o in width if o!=1), fontsize=10)
+        column[0].set_title(f'{arch}, {dataset}' + ''.join(f', width {o:g}' for o in width if o!=1)+f'\n{_facts(g)}', fontsize=9)
         for ax in column: ax.grid(alpha=.3)
         yield fig,column,g
 
 def _legend(ax): ax.legend(loc='upper center', bbox_to_anchor=(.5,-.2), ncols=2, fontsize=7, frameon=False)
 
-# %% ../nbs/10_report.ipynb #04c54a48
+# %% ../nbs/10_report.ipynb #2b0f2d7f
 def accuracy_vs_pruned(
     levels:pd.DataFrame, # Rows of levels.csv
     methods:list, # Names of methods: a line each, or a level for those without a mask
 )->plt.Figure:
     "Test accuracy against % weights pruned; chance in words, to keep the scale for the rest"
-    for fig,(ax,),g in _panels(over_seeds(levels)):
-        for (*_,method,bn,scope,_,_),o in g[g.method.isin(methods)].groupby(_lines, sort=False):
+    rows = over_seeds(levels)
+    for fig,(ax,),g in _panels(rows[rows.method.isin(methods)]):
+        for (*_,method,bn,scope,_,_),o in g.groupby(_lines, sort=False):
             label,style = _label(o.iloc[0], g),dict(color=COLORS[method], ls=':' if scope=='global' else '--' if bn=='learned' or method.startswith('bnn') else '-')
             if METHODS[method].mask=='none': _level(ax, o.iloc[0], label=label, lw=1, **style)
             else: _line(ax, 100*o.sparsity, o, label, marker='s' if bn=='learned' else 'o', mfc='white' if bn=='learned' else None, **style)
-        chance = 100*g[g.method=='random'].test
+        chance = 100*rows[rows.method=='random'].merge(g[['dataset','arch','width']].drop_duplicates()).test
         if len(chance): ax.text(.02, .03, 'random masks: '+' to '.join(dict.fromkeys(f'{o:.0f}' for o in (chance.min(), chance.max())))+' %', transform=ax.transAxes, fontsize=8, color=COLORS['random'])
         ax.set(xlabel='% weights pruned', ylabel='test accuracy, %', xlim=(0,100))
         ax.margins(y=.15)
@@ -192,14 +200,15 @@ def binarisation(
         _legend(ax)
     return fig
 
-# %% ../nbs/10_report.ipynb #2635f1c5
+# %% ../nbs/10_report.ipynb #2f5c3edc
 def learning_curves(
     levels:pd.DataFrame, # Rows of levels.csv
     curves:pd.DataFrame, # Rows of curves.csv
 )->plt.Figure:
     "Validation accuracy and training loss against epochs"
-    for fig,(top,bottom),g in _panels(best(over_seeds(levels)), 2):
-        for _,o in g[g.method!='random'].iterrows():
+    rows = best(over_seeds(levels)).query('method!="random"').assign(seeds=1)
+    for fig,(top,bottom),g in _panels(rows, 2):
+        for _,o in g.iterrows():
             c = curves[(curves.config_hash==o.config_hash) & (curves.cycle==o.cycle)].groupby('epoch', as_index=False).last()
             style = dict(color=COLORS[o.method], ls='--' if o.bn=='learned' else '-')
             top.plot(c.epoch, 100*c.val_accuracy, **style)
@@ -210,14 +219,14 @@ def learning_curves(
         _legend(bottom)
     return fig
 
-# %% ../nbs/10_report.ipynb #d9d8f4e8
+# %% ../nbs/10_report.ipynb #5e0ae23d
 def survivors(
     levels:pd.DataFrame, # Rows of levels.csv
     layers:pd.DataFrame, # Rows of layers.csv
     method:str='mpt-1-32', # Whose tickets
 )->plt.Figure:
     "Kept fraction a layer at the highest sparsity: per layer, and under one global threshold on the same scores"
-    rows = over_seeds(levels).query('method==@method and bn!="learned" and scope=="layer"').sort_values('sparsity').drop_duplicates(['dataset','arch','width'], keep='last').sort_index()
+    rows = over_seeds(levels).query('method==@method and bn!="learned" and scope=="layer"').sort_values('sparsity').drop_duplicates(['dataset','arch','width'], keep='last').sort_index().assign(seeds=1)
     for fig,(ax,),g in _panels(rows):
         o = g.iloc[0]
         l = layers[(layers.config_hash==o.config_hash) & (layers.cycle==o.cycle)]

@@ -162,7 +162,7 @@ def _row(model, parts, source, cfg, at, steps, lr):
     return dict(cycle=at['cycle'], epoch=at['epoch']+1, iteration=past*steps+at['step'], sparsity=model.subnet['sparsity'], lr=lr, train_loss=loss/n, train_accuracy=right/n,
                 val_loss=val_loss, val_accuracy=val_accuracy, seconds=seconds, images_per_second=n/seconds)
 
-# %% ../nbs/07_train.ipynb #17e915b0
+# %% ../nbs/07_train.ipynb #a6af4484
 def epoch(
     model:nn.Module, # From `as_subnet`
     opt, # From `optimizer`, or None
@@ -177,7 +177,7 @@ def epoch(
     size,steps,n = cfg.batch_size,len(parts.train.y)//cfg.batch_size,at['cycle']*cfg.epochs+at['epoch']
     start = time.perf_counter()-at['seconds']
     with _bar(cfg, at, steps) as bar:
-        for i,(x,y) in enumerate(batches(parts.train, source, size, cfg.seed, n, at['step']), at['step']+1):
+        for i,(x,y) in enumerate(batches(parts.train, source, size, cfg.seed, n, at['step'], cfg.shift), at['step']+1):
             lr = cosine(cfg.lr, (at['epoch']+(i-1)/steps)/cfg.epochs, cfg.warmup/cfg.epochs)
             for g in opt.param_groups if opt else (): g['lr'] = lr
             loss,logits = step(model, opt, x, y, cfg.precision, cfg.label_smoothing)
@@ -231,12 +231,12 @@ class _Run:
             if METHODS[self.model.subnet['method']].weights=='redrawn': self.model.subnet['draw'] = self.at['cycle']
         except Exception as e: raise UserError(f"{self.path} does not fit this run ({type(e).__name__}): delete it to start this run afresh") from e
 
-# %% ../nbs/07_train.ipynb #f1e53348
+# %% ../nbs/07_train.ipynb #4c10fea9
 def fit(
     model:nn.Module, # From `as_subnet`, on its device; for cycles with sparsity 0
     parts:SimpleNamespace, # `train` and `val` images, on the same device
     source:Source, # What they are images of
-    cfg, # With `epochs`, `batch_size`, `optimizer`, `lr`, `warmup`, `momentum`, `weight_decay`, `label_smoothing`, `precision`, `seed`, `sparsity`, `test_freq`, `cycles`, `rewind_epoch`, `mini_batch`
+    cfg, # With `epochs`, `batch_size`, `optimizer`, `lr`, `warmup`, `momentum`, `weight_decay`, `label_smoothing`, `precision`, `seed`, `sparsity`, `test_freq`, `cycles`, `rewind_epoch`, `mini_batch`, `shift`
     path=None, # File of the state: written after each epoch and on a signal, taken up if it is there; None: not saved
     trained=lambda cycle: None, # Called after each training with its number, from 0
 )->list: # Rows, each a dict: cycle, epoch, iteration, sparsity, lr, train_loss, train_accuracy, val_loss, val_accuracy, seconds, images_per_second
