@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SCRIPT', 'run_settings', 'parser', 'main']
 
-# %% ../nbs/14_command.ipynb #dd1024af
-import argparse,json,logging,re,sys
+# %% ../nbs/14_command.ipynb #411e0776
+import argparse,json,logging,os,re,sys
 from dataclasses import asdict,fields
 from pathlib import Path
 
@@ -159,7 +159,7 @@ def parser()->argparse.ArgumentParser:
     p_accept.set_defaults(do=_accept)
     return p
 
-# %% ../nbs/14_command.ipynb #62d972dc
+# %% ../nbs/14_command.ipynb #243bbe8d
 def main(
     argv:list=None, # Arguments; the process's if None
 ): # Exit status
@@ -170,7 +170,11 @@ def main(
         args = parser().parse_args(argv)
         do = vars(args).pop('do')
         do(args)
+        sys.stdout.flush()
         return 0
+    except BrokenPipeError: # `mplt methods | head`: whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except UserError as e:
         print(f'mplt: {e}', file=sys.stderr)
         return 2

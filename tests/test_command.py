@@ -154,5 +154,12 @@ def test_photographs(tmp_path, monkeypatch):
     assert not (tmp_path / 'other').exists()
 
 
+def test_closed_pipe(tmp_path):
+    "`mplt methods | head`: a reader who goes away is no error to show"
+    command = f'{sys.executable} -c "import sys; from mplt.command import main; sys.exit(main([\'methods\']))" | true; echo ${{PIPESTATUS[0]}}'
+    p = subprocess.run(['bash', '-c', command], cwd=tmp_path, capture_output=True, text=True)
+    assert (p.stdout, p.stderr) == ('141\n', '')
+
+
 @pytest.mark.parametrize('module', 'errors data binarize mask models subnet prune train ticket experiment report pipeline engine export command'.split())
 def test_modules_stand_alone(module): subprocess.run([sys.executable, '-c', f'import mplt.{module}'], check=True)
