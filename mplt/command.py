@@ -52,10 +52,11 @@ def run_settings(
     lengths = {k: value(old, int, given.pop(old)) for k,old in (('cycles','epochs'), ('epochs','epochs_per_cycle')) if old in given}
     return base|dict(method=method)|given|lengths
 
-# %% ../nbs/14_command.ipynb #bfb95ac3
+# %% ../nbs/14_command.ipynb #520d3445
 def _plan(c):
     "What will be done, in words"
-    rest = ', '.join(f'{k} {v}' for k,v in asdict(c).items() if k not in ('method','dataset','arch','sparsity','cycles','epochs'))
+    said = ('method','dataset','arch','sparsity','cycles','epochs') + (() if SOURCES[c.dataset].crop_flip else ('shift',))
+    rest = ', '.join(f'{k} {v}' for k,v in asdict(c).items() if k not in said)
     lasts = f"{c.epochs} epoch{'s'[:c.epochs!=1]}"
     how = f'{100*c.sparsity:g} % of the weights removed, {lasts}'
     if c.cycles: how = f"{c.cycles+1} trainings of {lasts}, {'during' if c.mini_batch else 'before'} each but the first {100*(1-(1-c.sparsity)**(1/c.cycles)):.3g} % of the living weights removed, {100*(1-c.sparsity):.3g} % left at the end"
