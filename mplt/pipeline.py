@@ -88,16 +88,16 @@ def ticket_name(c)->str: # Without suffix
     "What a person wants to know of a ticket, and the hash that tells it from all others"
     return f'{c.arch}-{c.method}-s{c.sparsity:g}-seed{c.seed}-{config_hash(c)}'
 
-# %% ../nbs/11_pipeline.ipynb #ca6795a1
+# %% ../nbs/11_pipeline.ipynb #e1b041af
 def update_timings(
     suite:str, # Name of a suite
 ):
     "Bring results/SUITE/timings.csv up to date with the runs of this machine"
     file = root()/'results'/suite/'timings.csv'
     hashes = [config_hash(c) for c in all_configs(suite)]
-    here = [read_rows(f) for h in hashes if (f := root()/'runs'/h/'timings.csv').exists()]
-    rows = pd.concat([*([read_rows(file)] if file.exists() else []), *here])
-    rows = rows.drop_duplicates('config_hash', keep='last').set_index('config_hash')
+    rows = [read_rows(f) for f in (file, *(root()/'runs'/h/'timings.csv' for h in hashes)) if f.exists()]
+    if not rows: return # its runs were made elsewhere, and nobody said how long they took
+    rows = pd.concat(rows).drop_duplicates('config_hash', keep='last').set_index('config_hash')
     write(file, rows.reindex([h for h in dict.fromkeys(hashes) if h in rows.index]).reset_index().to_csv(index=False))
 
 # %% ../nbs/11_pipeline.ipynb #87b5db3d
