@@ -18,7 +18,7 @@ install: $(STAMP)  ## set up .venv with the versions of constraints.txt
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'mplt needs Python 3.11 or later, this is ' + sys.version)"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,onnx,test]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,onnx,lab,test]'
 	$(VENV)/bin/python -m pip check
 	@touch $(STAMP)
 
@@ -41,8 +41,8 @@ fresh: $(STAMP)    ## check that mplt/, README.md and the notebooks' metadata ar
 	$(README)
 	@test -z "$$(git status --porcelain mplt nbs README.md)" || { git status --short mplt nbs README.md; echo "mplt/, nbs/ or README.md differ from what is committed: run make notebooks, then commit"; exit 1; }
 
-lab: $(STAMP)      ## open JupyterLab on nbs/
-	jupyter lab --notebook-dir nbs
+lab: $(STAMP)      ## open nbs/explore.ipynb in JupyterLab: look at tickets, prune, draw digits
+	jupyter lab nbs/explore.ipynb
 
 bench: $(STAMP)    ## a ticket's training step against a dense one
 	$(VENV)/bin/python tests/benchmark.py

@@ -19,15 +19,20 @@ runs:
 """
 
 
-@pytest.fixture(scope='session')
-def repo(tmp_path_factory):
-    "The working tree, committed afresh in a folder with a space in its name, with a tiny suite"
-    place = tmp_path_factory.mktemp('a clone') / 'mplt'
+def copy_tree(place):
+    "The working tree as git sees it, without what it ignores"
     files = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard'], cwd=REPO, check=True, capture_output=True, text=True).stdout.split('\n')
     for f in filter(None, files):
         if not (REPO / f).exists(): continue
         (place / f).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(REPO / f, place / f, follow_symlinks=False)
+
+
+@pytest.fixture(scope='session')
+def repo(tmp_path_factory):
+    "The working tree, committed afresh in a folder with a space in its name, with a tiny suite"
+    place = tmp_path_factory.mktemp('a clone') / 'mplt'
+    copy_tree(place)
     tiny = place / 'suites/tiny'
     tiny.mkdir(parents=True)
     (tiny / 'params.yaml').write_text(TINY)
