@@ -29,7 +29,7 @@ def on_files(files, config):
     "Add a page for each notebook, module, suite of results and executed run, and put them in order"
     site = Site(files, config)
     notebooks = {re.sub(r'^\d+_', '', f.stem): f for f in sorted((ROOT / 'nbs').glob('*.ipynb'))}
-    modules = [f for f in sorted((ROOT / 'mplt').glob('*.py')) if f.name[0] != '_']
+    modules = [f for name in notebooks if (f := ROOT / 'mplt' / f'{name}.py').exists()]
     runs = sorted((ROOT / 'results').glob('*/runs/*/run.ipynb'))
     site.pages |= {f'nbs/{f.name}': f'{name}.md' for name, f in notebooks.items()}
     site.pages |= {f'mplt/{f.name}': f'api/{f.stem}.md' for f in modules}
@@ -138,7 +138,7 @@ class Site:
         def link(m):
             url, anchor = m[1].removeprefix(cfg.doc_host + cfg.doc_baseurl.rstrip('/') if cfg.doc_host else ''), m[2] or ''
             if url.startswith('/blob/'): to, anchor = self.pages[url.split('/', 3)[3]], anchor.replace('#L', '#__codelineno-0-')
-            elif url.startswith('/'): to = url[1:].replace('.html', '.md')
+            elif url.startswith('/'): to, anchor = url[1:].replace('.html', '.md'), re.sub(r'#_.*|\..*', '', anchor)   # private names and methods have no place of their own
             elif re.match(r'\w+:', url) or not url: return m[0]
             else:
                 file = normpath(join(dirname(source), url))

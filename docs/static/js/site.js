@@ -7,9 +7,11 @@ for (const table of document.querySelectorAll('article table:not(.highlighttable
   if (table.tHead?.rows.length == 1 && table.tBodies[0]?.rows.length > 1) new Tablesort(table)
 }
 
+document.querySelector('.md-search').ariaLabel = 'Search'   // a dialog that the theme gives no name
+
 // The theme wraps tables after this script has run.
 addEventListener('load', () => {
-  for (const box of document.querySelectorAll('.md-typeset__table, .md-typeset__scrollwrap, .katex-display, .output')) {
+  for (const box of document.querySelectorAll('.md-typeset__table, .md-typeset__scrollwrap, div.arithmatex, .output code')) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0
   }
 })
