@@ -5,6 +5,7 @@ import re
 from html import escape
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
+from textwrap import shorten
 
 import pandas as pd
 import yaml
@@ -83,10 +84,10 @@ def suite(site, name, runs):
     return {name: [f'{here}/index.md', *(f'{here}/{f.parts[-2]}.md' for f in runs)]}
 
 
-def plain(text):
-    "Markdown as one line of words, to describe an image with"
-    text = re.sub(r'\[(.*?)\]\(.*?\)', r'\1', re.sub(r'```.*?```|^\|.*?$|^#+ (.*)$', r'\1.', text, flags=re.M | re.S))
-    return ' '.join(re.sub(r'[`*$\\\[\]{}"|]', '', text).split())[:300]
+def plain(section):
+    "A heading and what is said below it, without Markdown: describes an image"
+    heading, _, text = re.sub(r'\[(.*?)\]\(.*?\)', r'\1', section).lstrip('# ').partition('\n')
+    return shorten(re.sub(r'\$.*?\$|^\|.*|[`*"\[\]]', '', f'{heading}. {text}', flags=re.M), 300, placeholder=' …')
 
 
 class Site:
@@ -97,7 +98,7 @@ class Site:
 
     def notebook(self, path, source, title=None, code=True):
         "The page of a notebook that lies at `source` in the repository"
-        page, text, said, symbols = self.pages[source], [], '', []
+        page, text, said, symbols = self.pages[source], [] if code else ['---\nhide: [navigation]\n---'], '', []
         for n, cell in enumerate(json.loads(path.read_text())['cells']):
             src = ''.join(cell['source'])
             if cell['cell_type'] == 'raw':   # nbdev's front matter
@@ -105,7 +106,8 @@ class Site:
                 text.append(f'# {meta["title"]}\n\n> {meta.get("description", "")}')
             elif cell['cell_type'] == 'markdown':
                 if title: src = re.sub('^# .*', f'# {title}', src)
-                said = src if src.startswith('#') else re.sub(r'(?<=\n)\n.*', '', said, flags=re.S) + src
+                _, mark, section = ('\n' + re.sub('```.*?```', '', src, flags=re.S)).rpartition('\n#')
+                said = section if mark else said.split('\n')[0] + '\n' + src
                 text.append(self.linked(src, page, source))
             else:
                 shown = re.sub(r'^#\|.*\n', '', src, flags=re.M)
