@@ -31,7 +31,7 @@ def on_files(files, config):
     site = Site(files, config)
     notebooks = {re.sub(r'^\d+_', '', f.stem): f for f in sorted((ROOT / 'nbs').glob('*.ipynb'))}
     modules = [f for name in notebooks if (f := ROOT / 'mplt' / f'{name}.py').exists()]
-    runs = sorted((ROOT / 'results').glob('*/runs/*/run.ipynb'))
+    runs = [f for f in sorted((ROOT / 'results').glob('*/runs/*/run.ipynb')) if (f.parent / 'summary.csv').exists()]
     site.pages |= {f'nbs/{f.name}': f'{name}.md' for name, f in notebooks.items()}
     site.pages |= {f'mplt/{f.name}': f'api/{f.stem}.md' for f in modules}
     site.pages |= {str(f.relative_to(ROOT)): f'results/{f.parts[-4]}/{f.parts[-2]}.md' for f in runs}
@@ -39,7 +39,6 @@ def on_files(files, config):
     for name in VENDORED:
         for f in (ROOT / 'docs/node_modules' / name).rglob('*.*'):
             if f.suffix in ('.js', '.css', '.woff2'): site.copy(f, f'vendor/{f.relative_to(ROOT / "docs/node_modules")}')
-    for f in (ROOT / 'nbs/images').iterdir(): site.copy(f, f'images/{f.name}')
 
     proc_nbs()   # takes out what is hidden, puts in signatures and links; does again only what has changed
     for name, f in notebooks.items(): site.notebook(ROOT / '_proc' / f.name, f'nbs/{f.name}', code=name != 'index')
@@ -57,7 +56,9 @@ def on_files(files, config):
 
 def about(name):
     "The comment at the top of a suite's params.yaml"
-    return ' '.join(re.match(r'(#.*\n)*', (ROOT / 'suites' / name / 'params.yaml').read_text())[0].replace('#', '').split())
+    params = ROOT / 'suites' / name / 'params.yaml'
+    text = (params if params.exists() else ROOT / 'params.yaml').read_text()   # the quick suite's is at the top
+    return ' '.join(re.match(r'(#.*\n)*', text)[0].replace('#', '').split())
 
 
 def suite(site, name, runs):
@@ -94,7 +95,8 @@ class Site:
     "Collects pages; `pages` says which page shows which file of the repository, `api` what each chapter documents"
     def __init__(self, files, config): self.files, self.config, self.pages, self.api = files, config, {}, []
     def add(self, uri, content): self.files.append(File.generated(self.config, uri, content=content))
-    def copy(self, path, uri): self.files.append(File.generated(self.config, uri, abs_src_path=str(path)))
+    def copy(self, path, uri):
+        if uri not in self.files.src_uris: self.files.append(File.generated(self.config, uri, abs_src_path=str(path)))
 
     def notebook(self, path, source, title=None, code=True):
         "The page of a notebook that lies at `source` in the repository"
@@ -130,6 +132,7 @@ class Site:
             name = f'{Path(page).stem}-{number}.png'
             self.files.append(File.generated(self.config, join(dirname(page), name), content=base64.b64decode(data['image/png'])))
             return f'![{plain(said)}]({name})'
+        if 'application/vnd.jupyter.widget-view+json' in data: return '*A control, in JupyterLab.*'
         if 'text/html' in data: return re.sub(r'<style.*?</style>| (border|class|style)="[^"]*"', '', data['text/html'], flags=re.S)
         said = data.get('text/plain') or ''.join(output.get('text', ''))
         return f'<pre class="output"><code>{escape(said.strip(chr(10)))}</code></pre>'
@@ -139,13 +142,13 @@ class Site:
         cfg = get_config()
         def link(m):
             url, anchor = m[1].removeprefix(cfg.doc_host + cfg.doc_baseurl.rstrip('/') if cfg.doc_host else ''), m[2] or ''
-            if url.startswith('/blob/'): to, anchor = self.pages[url.split('/', 3)[3]], anchor.replace('#L', '#__codelineno-0-')
+            if url.startswith('/blob/'): to, anchor = self.pages[url.split('/', 3)[3]], anchor.replace('#L', '#line-0-')
             elif url.startswith('/'): to, anchor = url[1:].replace('.html', '.md'), re.sub(r'#_.*|\..*', '', anchor)   # private names and methods have no place of their own
             elif re.match(r'\w+:', url) or not url: return m[0]
             else:
                 file = normpath(join(dirname(source), url))
-                to = self.pages.get(file) or (url if url.startswith('images/') else None)
-                if not to: return f']({cfg.git_url}/blob/{cfg.branch}/{file})' if cfg.git_url else ']()'
+                to = self.pages.get(file) or f'files/{file}'
+                if (ROOT / file).is_file() and file not in self.pages: self.copy(ROOT / file, to)
             return f']({relpath(to, dirname(page) or ".")}{anchor})'
         parts = CODE.split(text)
         parts[::2] = (re.sub(r'\]\(([^)\s#]*)(#[^)\s]*)?\)', link, o) for o in parts[::2])
