@@ -108,7 +108,8 @@ def test_tables_sort_and_figures_grow(page, host):
         numbers = [int(o) for o in column()]
         assert numbers == sorted(numbers, reverse=reverse)
     page.locator('a.glightbox').first.press('Enter')
-    assert page.locator('.gslide img').first.is_visible()
+    image = page.locator('.gslide.current img')
+    assert image.bounding_box()['width'] > 1200 and image.get_attribute('alt')
     page.keyboard.press('Escape')
     page.locator('.glightbox-container').wait_for(state='detached')
     with page.expect_navigation(): page.locator('.md-footer__link--next').click()

@@ -7,7 +7,9 @@ for (const table of document.querySelectorAll('article table:not(.highlighttable
   if (table.tHead?.rows.length == 1 && table.tBodies[0]?.rows.length > 1) new Tablesort(table)
 }
 
-document.querySelector('.md-search').ariaLabel = 'Search'   // a dialog that the theme gives no name
+for (const a of document.querySelectorAll('a.glightbox')) a.dataset.alt = a.querySelector('img').alt   // for the enlarged image
+
+document.querySelector('.md-search')?.setAttribute('aria-label', 'Search')   // a dialog that the theme gives no name
 
 // The theme wraps tables after this script has run.
 addEventListener('load', () => {
