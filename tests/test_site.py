@@ -108,8 +108,8 @@ def test_tables_sort_and_figures_grow(page, host):
         numbers = [int(o) for o in column()]
         assert numbers == sorted(numbers, reverse=reverse)
     page.locator('a.glightbox').first.press('Enter')
-    image = page.locator('.gslide.current img')
-    assert image.bounding_box()['width'] > 1200 and image.get_attribute('alt')
+    page.wait_for_function("document.querySelector('.gslide.current img')?.offsetWidth > 1200")
+    assert page.locator('.gslide.current img').get_attribute('alt')
     page.keyboard.press('Escape')
     page.locator('.glightbox-container').wait_for(state='detached')
     with page.expect_navigation(): page.locator('.md-footer__link--next').click()
