@@ -337,13 +337,13 @@ def _leave(folder, c, curves, where):
         machine=platform.machine(), seconds=curves.seconds.sum(), images_per_second=curves.images_per_second.median(), peak_mib=_peak_memory(where))]).to_csv(index=False))
     write(folder/'summary.csv', pd.read_csv(folder/'levels.csv', dtype=str, keep_default_na=False).tail(1).drop(columns='cycle').to_csv(index=False))
 
-# %% ../nbs/09_experiment.ipynb #6c469fef
+# %% ../nbs/09_experiment.ipynb #58326870
 @torch.no_grad()
 def after_binarising(
     path, # Ticket of a method with 32-bit weights
     data:DataSet, # What it was trained on
 )->float: # Test accuracy, a fraction
-    "Accuracy with the signs of the weights and each layer's gain; batch normalisation takes its statistics anew from the training images"
+    "Accuracy with the signs of the weights and each layer's gain; batch normalisation takes its statistics anew from the training images (CIFAR-10's flipped at random, not shifted)"
     net,seed = ticket.load(path),ticket.info(path)['subnet']['seed']
     for m in weighted(net).values(): m.weight.copy_(used_weight(m.weight, m.weight!=0, 1))
     net.train()
