@@ -80,8 +80,8 @@ def test_search(page, host, where):
     page.keyboard.press('/')
     page.keyboard.type('topk_mask')
     page.locator('.md-search-result__link').first.click()
-    assert page.url.split('?')[0].endswith('/mask.html')
-    assert page.locator('#topk_mask').is_visible()
+    page.wait_for_url(lambda url: url.split('?')[0].split('#')[0].endswith('/mask.html'))
+    page.locator('#topk_mask').wait_for()
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
