@@ -110,13 +110,13 @@ def table2(
         'file, bytes': b.ticket_bytes.round().astype(int), 'bits a weight': (8*b.ticket_bytes/b.weights_total).round(3), 'fp32, bytes': 4*b.weights_total, '1 bit a weight, bytes': -(-b.weights_total//8),
         'entropy bound of the mask, bytes': bound, **_length(b)})
 
-# %% ../nbs/10_report.ipynb #67377606
+# %% ../nbs/10_report.ipynb #33ef0dab
 COLORS = {k: f'C{i}' for i,k in enumerate(('mpt-1-32','mpt-1-1','edge-popup','imp','imp-reinit','imp-random','imp-score','imp-binary','imp-score-binary','bnn-1-32'))} | {'dense': 'black', 'bnn-1-1': 'navy', 'random': 'grey'}
 
 def _style(row):
-    "Color for the method; dotted: global threshold, dashed: learned BN, dash-dotted: no BN in a network that has no mask either"
+    "Color for the method, paler for a variant; dotted: global threshold, dashed: learned BN, dash-dotted: no BN in a network that has no mask either"
     whole = METHODS[row.method].mask=='none' and row.bn=='none'
-    return dict(color=COLORS[row.method], ls=':' if row.scope=='global' else '--' if row.bn=='learned' else '-.' if whole else '-')
+    return dict(color=COLORS[row.method], alpha=.5 if row.variant else 1, ls=':' if row.scope=='global' else '--' if row.bn=='learned' else '-.' if whole else '-')
 
 def _label(row, panel):
     "A method's name, with its BN, scope, length and variant where the panel has several of them"
@@ -229,7 +229,7 @@ def learning_curves(
         _legend(bottom)
     return fig
 
-# %% ../nbs/10_report.ipynb #5e0ae23d
+# %% ../nbs/10_report.ipynb #4ed2e07c
 def survivors(
     levels:pd.DataFrame, # Rows of levels.csv
     layers:pd.DataFrame, # Rows of layers.csv
@@ -244,7 +244,7 @@ def survivors(
         bars = dict(kept='threshold per layer (as trained)', kept_global='one global threshold, same scores', kept_global_start='one global threshold, before training')
         for shift,color,(column,label) in zip((-.27,0,.27), ('C0','C1','lightgrey'), bars.items()):
             ax.bar([i+shift for i in x], 100*l[column].astype(float)/l.weights, .27, label=label, color=color)
-        ax.set_xticks(list(x), l.layer); ax.set_ylabel('% weights kept'); ax.set_title(f'{ax.get_title()}, {method}, {100*o.sparsity:g} % pruned', fontsize=9)
+        ax.set_xticks(list(x), l.layer, rotation=45); ax.set_ylabel('% weights kept'); ax.set_title(f'{ax.get_title()}, {method}, {100*o.sparsity:g} % pruned', fontsize=9)
         _legend(ax)
     return fig
 
