@@ -298,13 +298,13 @@ def split(
         for k,p in parts.items(): parts[k] = Images(*(o[stratified(p.y, limit, stream(seed, 'limit', k))] for o in p))
     return SimpleNamespace(**parts)
 
-# %% ../nbs/01_data.ipynb #4b8b3b5b
+# %% ../nbs/01_data.ipynb #46c849c1
 def crop_flip(
     x:torch.Tensor, # Images, (n, channels, height, width)
     rng:np.random.RandomState, # Where the shifts and flips come from
     shift:int=4, # Width of the black border from which a window of the old size is cut, in pixels
 )->torch.Tensor: # (n, channels, height, width)
-    "Shift each image by up to `shift` pixels and mirror every other one (He et al. 2016, section 4.2)"
+    "Shift each image by up to `shift` pixels and mirror about half of them (He et al. 2016, section 4.2)"
     n,_,h,w = x.shape
     draw = lambda high: torch.from_numpy(rng.randint(high, size=n)).to(x.device)
     windows = torch.nn.functional.pad(x, [shift]*4).unfold(2, h, 1).unfold(3, w, 1) # n, c, 2 shift + 1, 2 shift + 1, h, w

@@ -124,7 +124,7 @@ def _label(row, panel):
     more = [v for k,v in words.items() if same[k].nunique()>1]
     return row.method + (f" ({', '.join(more)})" if more else '')
 
-# %% ../nbs/10_report.ipynb #f50cdf02
+# %% ../nbs/10_report.ipynb #cdc358fc
 def _facts(rows):
     "How the runs of a panel were made"
     either = lambda values: ' or '.join(map(str, dict.fromkeys(values)))
@@ -140,7 +140,7 @@ def _panels(rows, height=1, by=('dataset','arch','width')):
         for ax in column: ax.grid(alpha=.3)
         yield fig,column,g
 
-def _legend(ax): ax.legend(loc='upper center', bbox_to_anchor=(.5,-.2), ncols=2, fontsize=7, frameon=False)
+def _legend(ax, below=.2): ax.legend(loc='upper center', bbox_to_anchor=(.5,-below), ncols=2, fontsize=7, frameon=False)
 
 # %% ../nbs/10_report.ipynb #0dd334a2
 def accuracy_vs_pruned(
@@ -229,7 +229,7 @@ def learning_curves(
         _legend(bottom)
     return fig
 
-# %% ../nbs/10_report.ipynb #4ed2e07c
+# %% ../nbs/10_report.ipynb #6643b531
 def survivors(
     levels:pd.DataFrame, # Rows of levels.csv
     layers:pd.DataFrame, # Rows of layers.csv
@@ -245,7 +245,7 @@ def survivors(
         for shift,color,(column,label) in zip((-.27,0,.27), ('C0','C1','lightgrey'), bars.items()):
             ax.bar([i+shift for i in x], 100*l[column].astype(float)/l.weights, .27, label=label, color=color)
         ax.set_xticks(list(x), l.layer, rotation=45); ax.set_ylabel('% weights kept'); ax.set_title(f'{ax.get_title()}, {method}, {100*o.sparsity:g} % pruned', fontsize=9)
-        _legend(ax)
+        _legend(ax, .3)
     return fig
 
 # %% ../nbs/10_report.ipynb #89a7ee49
