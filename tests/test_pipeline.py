@@ -169,16 +169,13 @@ def test_accept(repo):
 SUITES = {yaml.safe_load(f.read_text())['suite']: f.parent for f in (REPO / 'params.yaml', *REPO.glob('suites/*/params.yaml')) if (f.parent / 'dvc.lock').exists()}
 
 
-UNFINISHED = {'cifar10'}  # its stages are computed one by one
-
-
 @pytest.mark.parametrize('suite', SUITES)
 def test_lock_is_fresh(suite):
     "What dvc.lock says a suite was computed with is what is here: code and parameters (the quick suite's results are the machine's, the others' are committed)"
     lock, params = (yaml.safe_load((SUITES[suite] / f).read_text()) for f in ('dvc.lock', 'params.yaml'))
     now = code_digests((*MODULES, 'pipeline', 'report', 'engine')) | {f'notebook_{k}': notebook_digest(REPO / f'nbs/pipeline/{k}.ipynb') for k in ('run', 'tables', 'figures')}
     stages = {'code', 'tables', 'figures', *(f'run@{k}' for k in params['runs'])}
-    assert lock['stages'].keys() <= stages if suite in UNFINISHED else lock['stages'].keys() == stages
+    assert lock['stages'].keys() == stages
     for name, stage in lock['stages'].items():
         if name == 'code': continue
         if name.startswith('run@'): assert set(MODULES) <= set(stage['params'][f"{params['root']}results/{suite}/code.json"])
