@@ -148,6 +148,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'mplt.report._level': ('report.html#_level', 'mplt/report.py'),
                              'mplt.report._line': ('report.html#_line', 'mplt/report.py'),
                              'mplt.report._panels': ('report.html#_panels', 'mplt/report.py'),
+                             'mplt.report._published': ('report.html#_published', 'mplt/report.py'),
+                             'mplt.report._style': ('report.html#_style', 'mplt/report.py'),
                              'mplt.report.accuracy_vs_pruned': ('report.html#accuracy_vs_pruned', 'mplt/report.py'),
                              'mplt.report.accuracy_vs_remaining': ('report.html#accuracy_vs_remaining', 'mplt/report.py'),
                              'mplt.report.accuracy_vs_width': ('report.html#accuracy_vs_width', 'mplt/report.py'),

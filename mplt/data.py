@@ -6,7 +6,7 @@
 __all__ = ['SOURCES', 'Images', 'DataSet', 'settings', 'Source', 'verify', 'fetch', 'load', 'stream', 'random_part', 'Photos',
            'stratified', 'split', 'crop_flip', 'normalise', 'batches']
 
-# %% ../nbs/01_data.ipynb #2cf09018
+# %% ../nbs/01_data.ipynb #df1f4c99
 import configparser,gzip,hashlib,io,os,pickle,shutil,subprocess,tempfile
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +20,7 @@ from fastcore.xtras import Config
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+import mplt
 from .errors import UserError,pick
 
 # %% ../nbs/01_data.ipynb #c71224fd
@@ -148,7 +149,7 @@ def _download(name, dest):
         raise UserError(f"{name} could not be downloaded ({type(e).__name__}: {' '.join(str(e).split())}): check the network, or set data_mirror in settings.ini "
                         f"(or MPLT_DATA_MIRROR) to a folder that holds {next(iter(SOURCES[name].files))}") from e
 
-# %% ../nbs/01_data.ipynb #d96a89a3
+# %% ../nbs/01_data.ipynb #6b9e4f9d
 def fetch(
     name:str, # A name in `SOURCES`
     root=None, # Folder of the data sets; the one in settings.ini if None
@@ -157,8 +158,8 @@ def fetch(
     name = pick(SOURCES, name, 'data set')
     src,s = SOURCES[name],settings()
     place = Path(root or s.data)/name
-    if not src.download and not place.exists(): # too large to be copied, or in the repository
-        place = next((o/name for o in (s.data_mirror, s.root/'data') if o and (o/name).exists()), place)
+    if not src.download and not place.exists(): # too large to be copied, or in the repository or in the installed package
+        place = next((o/name for o in (s.data_mirror, s.root/'data', Path(mplt.__file__).parent) if o and (o/name).exists()), place)
     missing,mirror = [f for f in src.files if not (place/f).exists()],s.data_mirror
     if missing:
         if mirror and not mirror.is_dir(): raise UserError(f"data_mirror {mirror} (settings.ini or MPLT_DATA_MIRROR) is not a folder: correct it, or leave it empty")
@@ -297,13 +298,13 @@ def split(
         for k,p in parts.items(): parts[k] = Images(*(o[stratified(p.y, limit, stream(seed, 'limit', k))] for o in p))
     return SimpleNamespace(**parts)
 
-# %% ../nbs/01_data.ipynb #4b8b3b5b
+# %% ../nbs/01_data.ipynb #46c849c1
 def crop_flip(
     x:torch.Tensor, # Images, (n, channels, height, width)
     rng:np.random.RandomState, # Where the shifts and flips come from
     shift:int=4, # Width of the black border from which a window of the old size is cut, in pixels
 )->torch.Tensor: # (n, channels, height, width)
-    "Shift each image by up to `shift` pixels and mirror every other one (He et al. 2016, section 4.2)"
+    "Shift each image by up to `shift` pixels and mirror about half of them (He et al. 2016, section 4.2)"
     n,_,h,w = x.shape
     draw = lambda high: torch.from_numpy(rng.randint(high, size=n)).to(x.device)
     windows = torch.nn.functional.pad(x, [shift]*4).unfold(2, h, 1).unfold(3, w, 1) # n, c, 2 shift + 1, 2 shift + 1, h, w

@@ -39,9 +39,9 @@ def _onnx(net, header):
     program = torch.onnx.export(net, (torch.zeros(2, *shape),), dynamo=True, input_names=['images'], output_names=['logits'], dynamic_shapes=({0: torch.export.Dim('n')},), verbose=False)
     return program.model_proto.SerializeToString()
 
-# %% ../nbs/13_export.ipynb #b19ba5b8
+# %% ../nbs/13_export.ipynb #91d164ea
 def _picture(net, kept):
-    "The masks as a PNG: a row of pixels an output, white where a weight is kept"
+    "The masks as a PNG: the signs of the kept weights, one row of pixels an output: white +, black −, grey removed"
     layers = [(k, m) for k,m in weighted(net).items() if k in kept]
     fig,axs = plt.subplots(len(layers), 1, figsize=(8, 1+1.2*len(layers)), squeeze=False, layout='constrained')
     for ax,(k,m) in zip(axs[:,0], layers):

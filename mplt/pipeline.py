@@ -88,16 +88,16 @@ def ticket_name(c)->str: # Without suffix
     "What a person wants to know of a ticket, and the hash that tells it from all others"
     return f'{c.arch}-{c.method}-s{c.sparsity:g}-seed{c.seed}-{config_hash(c)}'
 
-# %% ../nbs/11_pipeline.ipynb #ca6795a1
+# %% ../nbs/11_pipeline.ipynb #e1b041af
 def update_timings(
     suite:str, # Name of a suite
 ):
     "Bring results/SUITE/timings.csv up to date with the runs of this machine"
     file = root()/'results'/suite/'timings.csv'
     hashes = [config_hash(c) for c in all_configs(suite)]
-    here = [read_rows(f) for h in hashes if (f := root()/'runs'/h/'timings.csv').exists()]
-    rows = pd.concat([*([read_rows(file)] if file.exists() else []), *here])
-    rows = rows.drop_duplicates('config_hash', keep='last').set_index('config_hash')
+    rows = [read_rows(f) for f in (file, *(root()/'runs'/h/'timings.csv' for h in hashes)) if f.exists()]
+    if not rows: return # its runs were made elsewhere, and nobody said how long they took
+    rows = pd.concat(rows).drop_duplicates('config_hash', keep='last').set_index('config_hash')
     write(file, rows.reindex([h for h in dict.fromkeys(hashes) if h in rows.index]).reset_index().to_csv(index=False))
 
 # %% ../nbs/11_pipeline.ipynb #87b5db3d
@@ -120,7 +120,7 @@ def check_suite(
     file.parent.mkdir(parents=True, exist_ok=True)
     write(file, json.dumps(code_digests(modules)|notebooks, indent=1)+'\n')
 
-# %% ../nbs/11_pipeline.ipynb #e5aa113d
+# %% ../nbs/11_pipeline.ipynb #59931531
 def accept(
     suite:str, # Name of a suite that has results
     key:str, # A key of its `runs`: the stage to run again
@@ -128,15 +128,18 @@ def accept(
     "Mark a suite as up to date with the present code; raises `UserError` if anything but the code has changed, or if the stage comes out differently"
     params,place = suite_params(suite),_suite_folder(suite)
     key = pick(params['runs'], key, 'run')
-    _check_only_code(suite, place, params)
+    lock = yaml.safe_load((place/'dvc.lock').read_text())['stages'] if (place/'dvc.lock').exists() else {}
+    stages = {s: lock[s] for k in params['runs'] if (s := f'run@{k}') in lock}
+    if f'run@{key}' not in stages: raise UserError(f"{key} of suite {suite} has no results to compare with: `dvc repro -s run@{key}` computes them")
+    _check_only_code(suite, place, stages)
     with tempfile.TemporaryDirectory() as d:
         folders = {config_hash(c): c for c in suite_configs(suite, key)}
         for h,c in folders.items(): run(c, Path(d)/h)
         mine = [pd.concat([read_rows(Path(d)/h/f) for h in folders]).to_csv(index=False) for f in ('levels.csv','curves.csv')]
     if mine!=[(stage_folders(suite)[key]/f).read_text() for f in ('levels.csv','curves.csv')]: raise UserError(f"{key} of suite {suite} comes out differently: with other code, on another kind of machine or with another number of threads (see its timings.csv)")
     check_suite(suite)
-    _dvc(place, 'commit', '-q', '-f', *(f'run@{k}' for k in params['runs']))
-    _dvc(place, 'repro', '-q')
+    _dvc(place, 'commit', '-q', '-f', *stages)
+    _dvc(place, 'repro', '-q', '-s', 'code', *(s for s in ('tables','figures') if s in lock))
 
 # %% ../nbs/11_pipeline.ipynb #72da3a4d
 def _dvc(place, *args):
@@ -145,16 +148,15 @@ def _dvc(place, *args):
     except OSError as e: raise UserError(f"dvc could not be started ({e.strerror}): pip install 'mplt[pipeline]'") from None
     except subprocess.CalledProcessError as e: raise UserError(f"`dvc {' '.join(args[:2])}` failed: {' '.join(e.stderr.split()[-40:])}") from None
 
-# %% ../nbs/11_pipeline.ipynb #45c0fa48
-def _check_only_code(suite, place, params):
+# %% ../nbs/11_pipeline.ipynb #6c1983d0
+def _check_only_code(suite, place, stages):
     "Refuse a suite in which more has changed than what the library's modules do"
-    stages = [f'run@{k}' for k in params['runs']]
+    now = notebook_digest(root()/'nbs/pipeline/run.ipynb')
+    for stage,locked in stages.items():
+        said = next(v for f,v in locked['params'].items() if f.endswith('code.json'))
+        if said.get('notebook_run')!=now: raise UserError(f"{stage} of suite {suite} was not run with this nbs/pipeline/run.ipynb: `dvc repro` computes it anew")
     for stage,changes in json.loads(_dvc(place, 'status', '--json', *stages)).items():
         for what in changes:
             for name,how in (what.items() if isinstance(what, dict) else {what: {what: 'changed'}}.items()):
                 other = [f for f,d in how.items() if not (f.endswith('code.json') and isinstance(d, dict) and 'notebook_run' not in d)]
                 if other: raise UserError(f"{stage.split(':')[-1]} of suite {suite} has more than changed code ({name}: {other[0]}): `dvc repro` computes it anew")
-    lock = yaml.safe_load((place/'dvc.lock').read_text())['stages'] if (place/'dvc.lock').exists() else {}
-    said = lock.get(stages[0], {}).get('params', {}).get(f"{params['root']}results/{suite}/code.json", {})
-    now = notebook_digest(root()/'nbs/pipeline/run.ipynb')
-    if said.get('notebook_run')!=now: raise UserError(f"suite {suite} was not run with this nbs/pipeline/run.ipynb: `dvc repro` computes it anew")

@@ -13,20 +13,20 @@ from torch import nn
 
 from .subnet import METHODS,draw_weight,weighted
 
-# %% ../nbs/06_prune.ipynb #0ea5c034
+# %% ../nbs/06_prune.ipynb #4cb46e41
 def after_cycles(
     sparsity:float, # After the last cycle
     cycles:int, # How many there are
     cycle:float, # How many are done, at most all of them
-)->float: # Sparsity
+)->float: # Fraction of the weights removed, in [0, 1)
     "Sparsity when each cycle removes the same fraction of what is alive"
     return round(1-(1-sparsity)**(cycle/cycles), 12) # as decimals: 0.19, not 0.18999999999999995
 
-# %% ../nbs/06_prune.ipynb #468bed82
+# %% ../nbs/06_prune.ipynb #0773b3f2
 def final_sparsity(
     percent:float, # % of the living weights that each cycle removes
     cycles:int, # How many cycles
-)->float: # Sparsity
+)->float: # Fraction of the weights removed, in [0, 1)
     "The sparsity at which so many cycles end"
     return round(1-(1-percent/100)**cycles, 12)
 
@@ -38,13 +38,13 @@ def ramp(
     "From one half to `sparsity` along a cubic; no ramp for less than a half"
     return sparsity if sparsity<.5 else round(sparsity+(.5-sparsity)*(1-done)**3, 12)
 
-# %% ../nbs/06_prune.ipynb #7b7a8f97
+# %% ../nbs/06_prune.ipynb #b0deaf42
 def sparsity_at(
     subnet:dict, # `model.subnet`: its method and scope
     cfg, # With `sparsity`, `epochs`, and for cycles `cycles`, `rewind_epoch`, `mini_batch`
     cycle:int, # Which training, from 0
     epochs:float, # How many epochs of it are done, with fractions
-)->float:
+)->float: # Fraction of the weights removed at that moment, in [0, 1)
     "The sparsity that a run has at a moment"
     row = METHODS[subnet['method']]
     if row.cycles:

@@ -110,8 +110,13 @@ def table2(
         'file, bytes': b.ticket_bytes.round().astype(int), 'bits a weight': (8*b.ticket_bytes/b.weights_total).round(3), 'fp32, bytes': 4*b.weights_total, '1 bit a weight, bytes': -(-b.weights_total//8),
         'entropy bound of the mask, bytes': bound, **_length(b)})
 
-# %% ../nbs/10_report.ipynb #28ac8236
-COLORS = {k: f'C{i}' for i,k in enumerate(('mpt-1-32','mpt-1-1','edge-popup','imp','imp-reinit','imp-random','imp-score','imp-binary','imp-score-binary'))} | {'dense': 'black', 'bnn-1-32': 'dimgrey', 'bnn-1-1': 'dimgrey', 'random': 'grey'}
+# %% ../nbs/10_report.ipynb #33ef0dab
+COLORS = {k: f'C{i}' for i,k in enumerate(('mpt-1-32','mpt-1-1','edge-popup','imp','imp-reinit','imp-random','imp-score','imp-binary','imp-score-binary','bnn-1-32'))} | {'dense': 'black', 'bnn-1-1': 'navy', 'random': 'grey'}
+
+def _style(row):
+    "Color for the method, paler for a variant; dotted: global threshold, dashed: learned BN, dash-dotted: no BN in a network that has no mask either"
+    whole = METHODS[row.method].mask=='none' and row.bn=='none'
+    return dict(color=COLORS[row.method], alpha=.5 if row.variant else 1, ls=':' if row.scope=='global' else '--' if row.bn=='learned' else '-.' if whole else '-')
 
 def _label(row, panel):
     "A method's name, with its BN, scope, length and variant where the panel has several of them"
@@ -119,7 +124,7 @@ def _label(row, panel):
     more = [v for k,v in words.items() if same[k].nunique()>1]
     return row.method + (f" ({', '.join(more)})" if more else '')
 
-# %% ../nbs/10_report.ipynb #f50cdf02
+# %% ../nbs/10_report.ipynb #cdc358fc
 def _facts(rows):
     "How the runs of a panel were made"
     either = lambda values: ' or '.join(map(str, dict.fromkeys(values)))
@@ -135,20 +140,22 @@ def _panels(rows, height=1, by=('dataset','arch','width')):
         for ax in column: ax.grid(alpha=.3)
         yield fig,column,g
 
-def _legend(ax): ax.legend(loc='upper center', bbox_to_anchor=(.5,-.2), ncols=2, fontsize=7, frameon=False)
+def _legend(ax, below=.2): ax.legend(loc='upper center', bbox_to_anchor=(.5,-below), ncols=2, fontsize=7, frameon=False)
 
-# %% ../nbs/10_report.ipynb #2b0f2d7f
+# %% ../nbs/10_report.ipynb #0dd334a2
 def accuracy_vs_pruned(
     levels:pd.DataFrame, # Rows of levels.csv
     methods:list, # Names of methods: a line each, or a level for those without a mask
+    published:pd.DataFrame=None, # Rows of data/published.csv, to stand beside ours as diamonds
 )->plt.Figure:
     "Test accuracy against % weights pruned; chance in words, to keep the scale for the rest"
     rows = over_seeds(levels)
     for fig,(ax,),g in _panels(rows[rows.method.isin(methods)]):
-        for (*_,method,bn,scope,_,_),o in g.groupby(_lines, sort=False):
-            label,style = _label(o.iloc[0], g),dict(color=COLORS[method], ls=':' if scope=='global' else '--' if bn=='learned' or method.startswith('bnn') else '-')
-            if METHODS[method].mask=='none': _level(ax, o.iloc[0], label=label, lw=1, **style)
-            else: _line(ax, 100*o.sparsity, o, label, marker='s' if bn=='learned' else 'o', mfc='white' if bn=='learned' else None, **style)
+        for _,o in g.groupby(_lines, sort=False):
+            label,style = _label(first := o.iloc[0], g),_style(o.iloc[0])
+            if METHODS[first.method].mask=='none': _level(ax, first, label=label, lw=1, **style)
+            else: _line(ax, 100*o.sparsity, o, label, marker='s' if first.bn=='learned' else 'o', mfc='white' if first.bn=='learned' else None, **style)
+        if published is not None: _published(ax, published.merge(g[['dataset','arch','width','method']].drop_duplicates()))
         chance = 100*rows[rows.method=='random'].merge(g[['dataset','arch','width']].drop_duplicates()).test
         if len(chance): ax.text(.02, .03, 'random masks: '+' to '.join(dict.fromkeys(f'{o:.0f}' for o in (chance.min(), chance.max())))+' %', transform=ax.transAxes, fontsize=8, color=COLORS['random'])
         ax.set(xlabel='% weights pruned', ylabel='test accuracy, %', xlim=(0,100))
@@ -156,7 +163,7 @@ def accuracy_vs_pruned(
         _legend(ax)
     return fig
 
-# %% ../nbs/10_report.ipynb #eba33feb
+# %% ../nbs/10_report.ipynb #44c69d08
 def _line(ax, x, rows, label, **style):
     "Mean test accuracy with error bars"
     order = x.argsort()
@@ -166,6 +173,10 @@ def _level(ax, row, **style):
     "Test accuracy of what has no sparsity"
     ax.axhline(100*row.test, **style)
     if row.seeds>1: ax.axhspan(100*(row.test-row.test_std), 100*(row.test+row.test_std), color=style['color'], alpha=.12, lw=0)
+
+def _published(ax, rows):
+    "What others report of pruned networks"
+    for method,o in rows[rows.sparsity>0].groupby('method', sort=False): ax.plot(100*o.sparsity, 100*o.test_accuracy, 'D', mfc='none', ms=7, color=COLORS[method], label=f'{method}, published')
 
 # %% ../nbs/10_report.ipynb #66926a3d
 def accuracy_vs_width(
@@ -200,7 +211,7 @@ def binarisation(
         _legend(ax)
     return fig
 
-# %% ../nbs/10_report.ipynb #2f5c3edc
+# %% ../nbs/10_report.ipynb #bfe1b5b1
 def learning_curves(
     levels:pd.DataFrame, # Rows of levels.csv
     curves:pd.DataFrame, # Rows of curves.csv
@@ -210,16 +221,15 @@ def learning_curves(
     for fig,(top,bottom),g in _panels(rows, 2):
         for _,o in g.iterrows():
             c = curves[(curves.config_hash==o.config_hash) & (curves.cycle==o.cycle)].groupby('epoch', as_index=False).last()
-            style = dict(color=COLORS[o.method], ls='--' if o.bn=='learned' else '-')
-            top.plot(c.epoch, 100*c.val_accuracy, **style)
-            bottom.plot(c.epoch, c.train_loss, **style, label=f'{_label(o, g)}, {100*o.sparsity:.3g} % pruned')
+            top.plot(c.epoch, 100*c.val_accuracy, **_style(o))
+            bottom.plot(c.epoch, c.train_loss, **_style(o), label=f'{_label(o, g)}, {100*o.sparsity:.3g} % pruned')
         top.set_ylabel('validation accuracy, %')
         bottom.set(xlabel='epoch', ylabel='training loss, nats', yscale='log')
         bottom.xaxis.get_major_locator().set_params(integer=True)
         _legend(bottom)
     return fig
 
-# %% ../nbs/10_report.ipynb #5e0ae23d
+# %% ../nbs/10_report.ipynb #6643b531
 def survivors(
     levels:pd.DataFrame, # Rows of levels.csv
     layers:pd.DataFrame, # Rows of layers.csv
@@ -234,8 +244,8 @@ def survivors(
         bars = dict(kept='threshold per layer (as trained)', kept_global='one global threshold, same scores', kept_global_start='one global threshold, before training')
         for shift,color,(column,label) in zip((-.27,0,.27), ('C0','C1','lightgrey'), bars.items()):
             ax.bar([i+shift for i in x], 100*l[column].astype(float)/l.weights, .27, label=label, color=color)
-        ax.set_xticks(list(x), l.layer); ax.set_ylabel('% weights kept'); ax.set_title(f'{ax.get_title()}, {method}, {100*o.sparsity:g} % pruned', fontsize=9)
-        _legend(ax)
+        ax.set_xticks(list(x), l.layer, rotation=45); ax.set_ylabel('% weights kept'); ax.set_title(f'{ax.get_title()}, {method}, {100*o.sparsity:g} % pruned', fontsize=9)
+        _legend(ax, .3)
     return fig
 
 # %% ../nbs/10_report.ipynb #89a7ee49
@@ -256,14 +266,14 @@ def iterations(
     for ax in (top,bottom): ax.grid(alpha=.3)
     return fig
 
-# %% ../nbs/10_report.ipynb #041e592d
+# %% ../nbs/10_report.ipynb #7be0a1ef
 def accuracy_vs_remaining(
     levels:pd.DataFrame, # Rows of levels.csv
 )->plt.Figure:
     "Test accuracy against % weights remaining, for each method in cycles"
     rows = over_seeds(levels)
     for fig,(ax,),g in _panels(rows[rows.method.map(lambda m: METHODS[m].cycles)]):
-        for (*_,method,bn,scope,_,_),o in g.groupby(_lines, sort=False): _line(ax, 100*(1-o.sparsity), o, _label(o.iloc[0], g), color=COLORS[method], marker='.', lw=1, ls=':' if scope=='global' else '--' if bn=='learned' else '-')
+        for _,o in g.groupby(_lines, sort=False): _line(ax, 100*(1-o.sparsity), o, _label(o.iloc[0], g), marker='.', lw=1, **_style(o.iloc[0]))
         ax.set(xlabel='% weights remaining', ylabel='test accuracy, %', xscale='log')
         ax.xaxis.set_major_locator(plt.LogLocator(subs=(1,2,5))); ax.xaxis.set_major_formatter('{x:g}'); ax.xaxis.set_minor_locator(plt.NullLocator())
         ax.invert_xaxis()
