@@ -1,6 +1,7 @@
 "The command, as the shell sees it"
 import itertools
 import json
+import shlex
 import subprocess
 import sys
 
@@ -156,7 +157,7 @@ def test_photographs(tmp_path, monkeypatch):
 
 def test_closed_pipe(tmp_path):
     "`mplt methods | head`: a reader who goes away is no error to show"
-    command = f'{sys.executable} -c "import sys; from mplt.command import main; sys.exit(main([\'methods\']))" | true; echo ${{PIPESTATUS[0]}}'
+    command = f'{shlex.quote(sys.executable)} -c "import sys; from mplt.command import main; sys.exit(main([\'methods\']))" | true; echo ${{PIPESTATUS[0]}}'
     p = subprocess.run(['bash', '-c', command], cwd=tmp_path, capture_output=True, text=True)
     assert (p.stdout, p.stderr) == ('141\n', '')
 
