@@ -283,10 +283,10 @@ def stratified(
     drawn = [rng.permutation(np.flatnonzero(y==c))[:k] for c,k in enumerate(take)]
     return torch.from_numpy(np.sort(np.concatenate(drawn)))
 
-# %% ../nbs/01_data.ipynb #586efcff
+# %% ../nbs/01_data.ipynb #dd45f0e3
 def split(
     data:DataSet, # From `load`
-    seed:int, # Of the draws
+    seed:int, # Of the draws (validation, limit)
     limit:int=0, # At most so many images in each part, 0 for all
 )->SimpleNamespace: # `train`, `val` (a tenth of the training images) and `test`, each `Images`
     "Training, validation and test images; the same seed gives the same split"

@@ -85,10 +85,10 @@ class _Use(torch.autograd.Function):
             for g,w,s,d in pieces(grad, weight, scores, d_scores): d.copy_(g).mul_(w).mul_(s.sign())
         return d_weight, d_scores, None, None
 
-# %% ../nbs/05_subnet.ipynb #d2e023ad
+# %% ../nbs/05_subnet.ipynb #d292ba13
 class Masked(nn.Module):
     "Parametrization: from the weight W of a layer to the weight that the layer uses"
-    def __init__(self, method, weight, scores=None, shared=None):
+    def __init__(self, method, weight, scores=None, shared=None): # scores: of the weight's shape; learned ones, or the order of a random mask
         super().__init__()
         self.method,self.sparsity,self.shared,self.scores,self.near = method,0.,shared,None,[]
         if method.mask in ('learned','score'): self.scores = nn.Parameter(scores)

@@ -231,12 +231,12 @@ class _Run:
             if METHODS[self.model.subnet['method']].weights=='redrawn': self.model.subnet['draw'] = self.at['cycle']
         except Exception as e: raise UserError(f"{self.path} does not fit this run ({type(e).__name__}): delete it to start this run afresh") from e
 
-# %% ../nbs/07_train.ipynb #4c10fea9
+# %% ../nbs/07_train.ipynb #a8a2e8d1
 def fit(
     model:nn.Module, # From `as_subnet`, on its device; for cycles with sparsity 0
     parts:SimpleNamespace, # `train` and `val` images, on the same device
     source:Source, # What they are images of
-    cfg, # With `epochs`, `batch_size`, `optimizer`, `lr`, `warmup`, `momentum`, `weight_decay`, `label_smoothing`, `precision`, `seed`, `sparsity`, `test_freq`, `cycles`, `rewind_epoch`, `mini_batch`, `shift`
+    cfg, # With `epochs`, `batch_size`, `optimizer`, `lr`, `warmup`, `momentum`, `weight_decay`, `label_smoothing`, `precision`, `seed`, `sparsity`, `test_freq`, `cycles`, `rewind_epoch`, `mini_batch`, `shift`; what they mean stands at `Config` in the chapter experiment
     path=None, # File of the state: written after each epoch and on a signal, taken up if it is there; None: not saved
     trained=lambda cycle: None, # Called after each training with its number, from 0
 )->list: # Rows, each a dict: cycle, epoch, iteration, sparsity, lr, train_loss, train_accuracy, val_loss, val_accuracy, seconds, images_per_second
