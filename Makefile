@@ -1,58 +1,66 @@
 # make repro: everything, from nothing. `make help` lists the targets.
 VENV := .venv
-STAMP := $(VENV)/installed
+EXTRAS := pipeline lab docs
 PYTHON ?= python3
 # Tools of the environment first. Notebooks and pipeline stages find them here, too.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DVC_NO_ANALYTICS := 1
 export NO_MKDOCS_2_WARNING := 1
 NPM := docs/node_modules/.package-lock.json
 
 README = jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb | sed -E 's,\]\((images/|[a-z0-9_]+\.ipynb),](nbs/\1,g' > README.md
 
-.PHONY: help install repro test notebooks fresh lab docs docs-serve plots bench crashes
+.PHONY: help install repro test notebooks fresh lab docs docs-serve plots results bench mutants crashes
 
 help:       ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' Makefile | expand -t 12
 
-install: $(STAMP)  ## set up .venv with the versions of constraints.txt
+install: $(VENV)/test.installed  ## set up .venv for all of these targets, with the versions of constraints.txt
 
-$(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'mplt needs Python 3.11 or later, this is ' + sys.version)"
+# An extra of pyproject.toml is installed when a target first needs it; `test` holds the others. Whether pip succeeded
+# is told by the stamp, as the pipe's status is that of sed, which hides only what is there already.
+.NOTPARALLEL:   # one pip at a time
+$(VENV)/%.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	@rm -f $@
+	{ $(VENV)/bin/python -m pip install --progress-bar off --constraint constraints.txt --editable '.[$*]' 2>&1 && \
+	touch $@ $(if $(filter test,$*),$(EXTRAS:%=$(VENV)/%.installed)); } | sed '/^Requirement already satisfied/d'
+	@test -e $@
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'mplt needs Python 3.11 or later, this is ' + sys.version)"
+	@$(PYTHON) -c "import venv, ensurepip" 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment: install its venv package (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,onnx,lab,docs,test]'
-	$(VENV)/bin/python -m pip check
-	@touch $(STAMP)
 
-repro: $(STAMP)    ## find tickets and build the quick suite's tables and figures (results/quick)
+repro: $(VENV)/pipeline.installed  ## find tickets and build the quick suite's tables and figures (results/quick)
 	dvc repro
 
-test: $(STAMP)     ## run every notebook of nbs/ and the tests
+test: $(VENV)/test.installed  ## run every notebook of nbs/ and the tests
 	nbdev-test
 	$(VENV)/bin/python -m pytest
 
-notebooks: $(STAMP) ## after editing nbs/: export mplt/, run the notebooks and save their outputs, README.md
+notebooks: $(VENV)/test.installed  ## after editing nbs/: export mplt/, run the notebooks and save their outputs, README.md
 	nbdev-export
 	nbdev-test --save
 	nbdev-clean
 	$(README)
 
-fresh: $(STAMP)    ## check that mplt/, README.md and the notebooks' metadata are what nbs/ makes of them
+fresh: $(VENV)/test.installed  ## check that mplt/, README.md and the notebooks' metadata are what nbs/ makes of them
 	nbdev-export
 	nbdev-clean
 	$(README)
 	@test -z "$$(git status --porcelain mplt nbs README.md)" || { git status --short mplt nbs README.md; echo "mplt/, nbs/ or README.md differ from what is committed: run make notebooks, then commit"; exit 1; }
 
-lab: $(STAMP)      ## open nbs/explore.ipynb in JupyterLab: look at tickets, prune, draw digits
+lab: $(VENV)/lab.installed  ## open nbs/explore.ipynb in JupyterLab: look at tickets, prune, draw digits
 	jupyter lab nbs/explore.ipynb
 
-docs: $(STAMP) $(NPM)  ## render the notebooks and results to a site in _docs/
+docs: $(VENV)/docs.installed $(NPM)  ## render the notebooks and results to a site in _docs/
 	mkdocs build --strict --config-file docs/mkdocs.yml
 
-docs-serve: $(STAMP) $(NPM)  ## show the site at http://127.0.0.1:8000, built anew after every change
+docs-serve: $(VENV)/docs.installed $(NPM)  ## show the site at http://127.0.0.1:8000, built anew after every change
 	mkdocs serve --livereload --config-file docs/mkdocs.yml
 
-plots: $(STAMP) $(NPM)  ## draw the quick suite's accuracies in dvc_plots/index.html
+plots: $(VENV)/pipeline.installed $(NPM)  ## draw the quick suite's accuracies in dvc_plots/index.html
 	dvc plots show
 
 $(NPM): docs/package-lock.json
@@ -60,8 +68,14 @@ $(NPM): docs/package-lock.json
 	cd docs && npm ci --no-audit --no-fund --loglevel error
 	@touch $(NPM)
 
-bench: $(STAMP)    ## a ticket's training step against a dense one
+bench: $(VENV)/pipeline.installed  ## a ticket's training step against a dense one
 	$(VENV)/bin/python tests/benchmark.py
 
-crashes: $(STAMP)  ## kill a run at 20 random moments: it must end with the bits of one that never was
+results: $(VENV)/pipeline.installed  ## bring the tables and figures of the committed suites up to date
+	set -e; for f in suites/*/dvc.lock; do (cd "$${f%/*}" && dvc repro); done
+
+mutants: $(VENV)/test.installed  ## break the mathematics on purpose, in copies: the golden test has to notice each time
+	$(VENV)/bin/python tests/mutants.py
+
+crashes: $(VENV)/test.installed  ## kill a run at 20 random moments: it must end with the bits of one that never was
 	MPLT_KILLS=20 $(VENV)/bin/python -m pytest tests/test_crash.py

@@ -132,6 +132,10 @@ class Site:
             name = f'{Path(page).stem}-{number}.png'
             self.files.append(File.generated(self.config, join(dirname(page), name), content=base64.b64decode(data['image/png'])))
             return f'![{plain(said)}]({name})'
+        if 'image/svg+xml' in data:
+            name = f'{Path(page).stem}-{number}.svg'
+            self.files.append(File.generated(self.config, join(dirname(page), name), content=data['image/svg+xml']))
+            return f'![{plain(said)}]({name})'
         if 'text/html' in data: return re.sub(r'<style.*?</style>| (border|class|style)="[^"]*"', '', data['text/html'], flags=re.S)
         said = data.get('text/plain') or ''.join(output.get('text', ''))
         return f'<pre class="output"><code>{escape(said.strip(chr(10)))}</code></pre>'

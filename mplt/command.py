@@ -16,9 +16,9 @@ from fastcore.docments import docments
 from .data import SOURCES,fetch,settings,verify
 from .errors import UserError,pick
 from . import ticket
-from .experiment import RECIPES,Config,config,config_hash,read_rows,run,value
+from .experiment import RECIPES,Config,config,config_hash,find,finished,published,read_rows,run,value
 from .export import EXPORTS,export
-from .pipeline import accept,check_suite
+from .pipeline import check_suite,suite_here
 from .report import accuracy_vs_remaining,iterations,save_figure
 from .subnet import METHODS
 from .train import Stopped,device
@@ -67,18 +67,22 @@ def _run(args):
     given = {k: v for k,v in vars(args).items() if v is not None}
     out,where = given.pop('out', None),device(given.pop('device', settings().device)).type
     c = config(**run_settings(**given))
-    folder = Path(out or settings().root/'runs'/config_hash(c))
-    print(f'{_plan(c)}\non {where}, into {folder}')
+    folder = Path(out or find(c) or settings().root/'runs'/config_hash(c))
+    print(f'{_plan(c)}\n'+(f'finished before, in {folder}' if finished(folder, c) else f'on {where}, into {folder}'))
     row = run(c, folder, where)
+    if folder!=published(c): _draw(folder, f'{c.arch}, {c.dataset}, {c.method}') # what git keeps stays as it is
+    if c.cycles: print(read_rows(folder/'levels.csv')[['cycle','sparsity','weights_kept','val_accuracy','test_accuracy']].to_string(index=False))
+    file = folder/'ticket.safetensors'
+    print(f"test accuracy {row['test_accuracy']:.4f}, validation {row['val_accuracy']:.4f}; {row['weights_kept']} of {row['weights_total']} weights kept; {row['ticket_bytes']} bytes"+(f' in {file}' if file.exists() else ''))
+
+def _draw(folder, title):
+    "S1, and S2 for cycles"
     for f in folder.glob('.S?.*.tmp'): f.unlink(missing_ok=True) # of a process that was killed while it drew
-    title = f'{c.arch}, {c.dataset}, {c.method}'
-    save_figure(iterations(read_rows(folder/'curves.csv'), title), folder/'S1')
     levels = read_rows(folder/'levels.csv')
-    if c.cycles:
-        print(levels[['cycle','sparsity','weights_kept','val_accuracy','test_accuracy']].to_string(index=False))
-        save_figure(accuracy_vs_remaining(levels), folder/'S2')
+    for form in 'svg','png':
+        save_figure(iterations(read_rows(folder/'curves.csv'), title), folder/f'S1.{form}')
+        if levels.cycle.max(): save_figure(accuracy_vs_remaining(levels), folder/f'S2.{form}')
     plt.close('all')
-    print(f"test accuracy {row['test_accuracy']:.4f}, validation {row['val_accuracy']:.4f}; {row['weights_kept']} of {row['weights_total']} weights kept; {row['ticket_bytes']} bytes in {folder/'ticket.safetensors'}")
 
 # %% ../nbs/14_command.ipynb #b49c260d
 def _add_run(commands):
@@ -136,12 +140,9 @@ def _add_ticket(commands):
 def _methods(args): print(pd.DataFrame({k: asdict(m) for k,m in METHODS.items()}).T.to_string())
 
 def _check(args):
-    check_suite(args.suite)
-    print(f'suite {args.suite}: every run is sound')
-
-def _accept(args):
-    accept(args.suite, args.key)
-    print(f'suite {args.suite}: {args.key} came out the same, dvc.lock is up to date')
+    suite = args.suite or suite_here()
+    check_suite(suite)
+    print(f'suite {suite}: every run is sound')
 
 # %% ../nbs/14_command.ipynb #c468e7b7
 def parser()->argparse.ArgumentParser:
@@ -152,12 +153,9 @@ def parser()->argparse.ArgumentParser:
     _add_data(commands)
     _add_ticket(commands)
     commands.add_parser('methods', help='print the grid of methods').set_defaults(do=_methods)
-    p_check = commands.add_parser('check', help="check a suite's params.yaml and write results/SUITE/code.json; the pipeline's first stage")
-    p_check.add_argument('suite')
+    p_check = commands.add_parser('check', help="check a suite's params.yaml; the pipeline's first stage", allow_abbrev=False)
+    p_check.add_argument('suite', nargs='?', help='its name (default: the suite in this folder)')
     p_check.set_defaults(do=_check)
-    p_accept = commands.add_parser('accept', help='run one stage of a suite again; if it comes out the same, mark the suite as up to date with the code')
-    p_accept.add_argument('suite'); p_accept.add_argument('key', help='a key of its runs')
-    p_accept.set_defaults(do=_accept)
     return p
 
 # %% ../nbs/14_command.ipynb #243bbe8d

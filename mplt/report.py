@@ -8,24 +8,23 @@ __all__ = ['COLORS', 'gather', 'variants', 'over_seeds', 'best', 'percent', 'tab
            'accuracy_vs_remaining', 'save_figure', 'save_table', 'metrics']
 
 # %% ../nbs/10_report.ipynb #09e53f5a
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 
 import matplotlib.pyplot as plt, pandas as pd
 
 from .errors import UserError,replacing
-from .experiment import config_hash,read_rows,write
+from .experiment import Config,read_rows,write
 from .models import ARCHS,BNS
 from .subnet import METHODS
 from .ticket import entropy
 
 # %% ../nbs/10_report.ipynb #62e5f987
 def gather(
-    folders:list, # Of the stages of a suite
+    folders:list, # Of runs
     file:str, # summary.csv, levels.csv, curves.csv or layers.csv
-)->pd.DataFrame: # The rows of all stages
-    "Put the stages' rows together"
-    if (missing := [f for f in folders if not (Path(f)/file).exists()]): raise UserError(f"{missing[0]} has no {file}: run the suite's experiments first, `dvc repro` does")
+)->pd.DataFrame: # The rows of all runs
+    "Put the runs' rows together"
     return pd.concat([read_rows(Path(f)/file) for f in folders], ignore_index=True)
 
 # %% ../nbs/10_report.ipynb #1a189f2a
@@ -34,14 +33,13 @@ _seedless = [*_lines,'sparsity','cycle']
 
 def variants(
     rows:pd.DataFrame, # Rows of levels.csv or summary.csv
-    configs:list, # The `Config` of each run
 )->pd.DataFrame: # The rows, with a column `variant`
     "Say what a run has that the first one like it has not"
-    first,said = {},{}
-    for c in configs:
-        alike = asdict(c)|(dict(sparsity=None) if c.cycles else {}) # it shows all its levels
-        other = first.setdefault(tuple(alike.get(k) for k in _seedless), c)
-        said[config_hash(c)] = ', '.join(f'{k} {v}' for k,v in asdict(c).items() if k!='seed' and v!=getattr(other, k))
+    settings,first,said = [f.name for f in fields(Config)],{},{}
+    for o in rows.drop_duplicates('config_hash', keep='last').to_dict('records'):
+        alike = o|(dict(sparsity=None) if o['cycles'] else {}) # a run in cycles shows all its levels
+        other = first.setdefault(tuple(alike[k] for k in _seedless if k in settings), o)
+        said[o['config_hash']] = ', '.join(f'{k} {o[k]}' for k in settings if k!='seed' and o[k]!=other[k])
     return rows.assign(variant=rows.config_hash.map(said))
 
 # %% ../nbs/10_report.ipynb #f66d0a62
@@ -197,11 +195,11 @@ def accuracy_vs_width(
 # %% ../nbs/10_report.ipynb #b84a7779
 def binarisation(
     levels:pd.DataFrame, # Rows of levels.csv
-    after:pd.DataFrame, # The rows of edge-popup among them, with the accuracy after binarising
 )->plt.Figure:
     "Test accuracy against % weights pruned: edge-popup, the same tickets binarised, mpt-1-32"
     settings = [k for k in _lines if k!='method']
-    rows,after = over_seeds(levels[levels.method.isin(['edge-popup','mpt-1-32'])]),over_seeds(after)
+    edge = levels[levels.method=='edge-popup']
+    rows,after = over_seeds(levels[levels.method.isin(['edge-popup','mpt-1-32'])]),over_seeds(edge.assign(test_accuracy=edge.binarised_test_accuracy))
     rows = rows.merge(after[settings].drop_duplicates())
     for fig,(ax,),g in _panels(rows):
         for (*_,method,bn,scope,_,_),o in g.groupby(_lines, sort=False): _line(ax, 100*o.sparsity, o, _label(o.iloc[0], g), color=COLORS[method], marker='o')
@@ -283,11 +281,12 @@ def accuracy_vs_remaining(
 # %% ../nbs/10_report.ipynb #b4a6dad3
 def save_figure(
     fig:plt.Figure, # To save
-    stem, # Path without suffix
+    file, # Path, with the suffix .svg or .png
 ):
-    "Write SVG and PNG, byte-stable"
-    with plt.rc_context({'svg.hashsalt': 'mplt'}), replacing(f'{stem}.svg') as tmp: fig.savefig(tmp, format='svg', metadata={'Date': None})
-    with replacing(f'{stem}.png') as tmp: fig.savefig(tmp, format='png', dpi=130, metadata={'Software': None})
+    "Write a figure, the same bytes each time"
+    form = Path(file).suffix[1:]
+    nameless = {'Date': None} if form=='svg' else {'Software': None}
+    with plt.rc_context({'svg.hashsalt': 'mplt'}), replacing(file) as tmp: fig.savefig(tmp, format=form, dpi=130, metadata=nameless)
 
 # %% ../nbs/10_report.ipynb #a43be124
 def save_table(

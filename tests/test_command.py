@@ -35,7 +35,7 @@ def test_run_leaves_its_results_and_repeats_them(tmp_path):
     for out in 'a', 'b':
         p = mplt(f'{RUN} --out {out}', tmp_path)
         assert p.returncode == 0 and 'test accuracy' in p.stdout and 'epoch 2/2:' in p.stderr, p.stderr
-    assert {f.name for f in (tmp_path / 'a').iterdir()} == {'config.json', 'state.pt', 'curves.csv', 'levels.csv', 'layers.csv', 'timings.csv', 'summary.csv', 'ticket.safetensors', 'lock', 'S1.png', 'S1.svg'}
+    assert {f.name for f in (tmp_path / 'a').iterdir()} == {'config.json', 'state.pt', 'curves.csv', 'levels.csv', 'layers.csv', 'record.json', 'summary.csv', 'ticket.safetensors', 'lock', 'S1.png', 'S1.svg'}
     for f in 'curves.csv', 'levels.csv', 'layers.csv', 'summary.csv', 'ticket.safetensors', 'config.json', 'S1.svg', 'S1.png': assert (tmp_path / 'a' / f).read_bytes() == (tmp_path / 'b' / f).read_bytes(), f
     row = pd.read_csv(tmp_path / 'a/summary.csv').iloc[0]
     assert row.weights_kept == sum(n - int(n * .8) for n in (6 * 9, 6 * 6 * 9, 6 * 14 * 14 * 26, 26 * 26, 260))

@@ -28,7 +28,7 @@ def finish(out, args=RUNS['steps']):
     assert p.returncode == 0, said
 
 
-def content(out): return {str(f.relative_to(out)): f.read_bytes() for f in out.rglob('*') if f.is_file() and f.name not in ('state.pt', 'timings.csv', 'lock')}
+def content(out): return {str(f.relative_to(out)): f.read_bytes() for f in out.rglob('*') if f.is_file() and f.name not in ('state.pt', 'record.json', 'lock')}
 
 
 def wait_for(p, text):

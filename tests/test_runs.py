@@ -1,0 +1,138 @@
+"A finished run is whole, found wherever it lies, and computed once; what is damaged ends in a sentence"
+import json
+import shutil
+
+import pytest
+from conftest import REPO
+
+from mplt import experiment, ticket
+from mplt.errors import UserError
+from mplt.experiment import config, find, finished, publish, published, read_row, run
+
+SETTINGS = dict(arch='lenet5', method='imp', sparsity=.9, cycles=2, epochs=1, limit=200, batch_size=50)
+
+
+@pytest.fixture(scope='module')
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('original') / 'run'
+    run(SETTINGS, folder)
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path): return shutil.copytree(original, tmp_path / 'run')
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    "Somebody's project folder"
+    (tmp_path / 'settings.ini').write_text('[DEFAULT]\n')
+    monkeypatch.setenv('MPLT_DATA', str(REPO / 'data'))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def content(place): return {f.name: f.read_bytes() for f in place.iterdir() if f.is_file() and f.name not in ('record.json', 'lock')}
+
+
+def test_finished(folder):
+    c = config(**SETTINGS)
+    assert finished(folder, c) and not finished(folder.with_name('other'), c)
+    with pytest.raises(UserError, match='holds a run of another config .seed differ'): finished(folder, config(**SETTINGS, seed=1))
+
+
+def spoil(file, how):
+    if how == 'missing': file.unlink()
+    if how == 'empty': file.write_bytes(b'')
+    if how == 'cut': file.write_bytes(file.read_bytes()[:-7])
+    if how == 'noise': file.write_bytes(bytes(range(256)) * 8)
+    if how == 'a folder': file.unlink(), file.mkdir()
+    if how == 'of another run': file.write_bytes(file.read_bytes().replace(config_hash().encode(), b'0' * 12))
+
+
+def config_hash(): return experiment.config_hash(config(**SETTINGS))
+
+
+@pytest.mark.parametrize('how', ['missing', 'empty', 'cut', 'noise', 'of another run'])
+def test_without_its_ticket_it_is_not_finished(folder, how):
+    "It goes on from its state, and ends with the same bytes"
+    before = content(folder)
+    spoil(folder / 'ticket.safetensors', how)
+    assert not finished(folder, config(**SETTINGS))
+    run(SETTINGS, folder)
+    assert content(folder) == {**before, 'state.pt': content(folder)['state.pt']}
+
+
+def test_a_folder_is_no_ticket(folder):
+    spoil(folder / 'ticket.safetensors', 'a folder')
+    assert not finished(folder, config(**SETTINGS))
+    with pytest.raises(UserError, match='ticket.safetensors could not be written'): run(SETTINGS, folder)
+
+
+@pytest.mark.parametrize('file', ['summary.csv', 'levels.csv', 'curves.csv', 'layers.csv', 'config.json'])
+@pytest.mark.parametrize('how', ['empty', 'cut', 'noise', 'of another run'])
+def test_damaged_file_is_a_sentence(folder, file, how):
+    spoil(folder / file, how)
+    with pytest.raises(UserError, match=f'{file} is missing or damaged|holds a run of another config') as e: run(SETTINGS, folder)
+    assert str(folder) in str(e.value) and '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('how', ['empty', 'cut', 'noise'])
+@pytest.mark.parametrize('file', ['state.pt', 'record.json', 'levels.csv', 'layers.csv'])
+def test_damaged_file_of_an_unfinished_run(folder, file, how):
+    (folder / 'summary.csv').unlink()
+    spoil(folder / file, how)
+    with pytest.raises(UserError, match=f'{file} is (missing or )?damaged'): run(SETTINGS, folder)
+
+
+def test_lost_levels_are_noticed(folder):
+    (folder / 'summary.csv').unlink()
+    lines = (folder / 'levels.csv').read_text().splitlines(True)
+    (folder / 'levels.csv').write_text(''.join(lines[:1] + lines[2:]))
+    with pytest.raises(UserError, match='levels.csv lacks cycles'): run(SETTINGS, folder)
+
+
+def test_published_run_is_found(root, folder):
+    c = config(**SETTINGS)
+    assert find(c) is None
+    place = publish(folder, c)
+    assert place == published(c) == find(c) == root / 'results/runs' / config_hash()
+    assert run(SETTINGS) == read_row(folder) and not (root / 'runs').exists()
+    before = content(place)
+    (place / 'ticket.safetensors').write_bytes(b'')
+    assert find(c) is None
+    assert publish(folder, c) == place and content(place) == before and [f.name for f in place.parent.iterdir()] == [place.name]
+
+
+def test_dense_weights_are_not_published(root):
+    c = config(arch='fc1', width=.1, method='dense', epochs=1, limit=100, batch_size=50)
+    run(c)
+    assert find(c) == root / 'runs' / experiment.config_hash(c) and ticket.info(find(c) / 'ticket.safetensors')
+    place = publish(find(c), c)
+    assert find(c) == place and not (place / 'ticket.safetensors').exists()
+    (root / 'runs' / place.name / 'ticket.safetensors').unlink()
+    assert not finished(root / 'runs' / place.name, c)
+
+
+def test_another_numerics_is_another_run(folder, monkeypatch):
+    "What was finished stays, and its folder is not taken"
+    before = content(folder)
+    monkeypatch.setattr(experiment, 'NUMERICS', 2)
+    with pytest.raises(UserError, match='holds a run of another config .numerics differ'): run(SETTINGS, folder)
+    assert content(folder) == before
+    assert config_hash() != json.loads((folder / 'config.json').read_text())['config_hash']
+
+
+def test_taken_up_elsewhere(folder, caplog, monkeypatch):
+    "It says so, and keeps both in its record"
+    (folder / 'summary.csv').unlink()
+    here = experiment.provenance
+    monkeypatch.setattr(experiment, 'provenance', lambda where: here(where) | dict(threads=64, cpu='another'))
+    run(SETTINGS, folder)
+    assert 'is taken up with cpu another (before: ' in caplog.text and 'threads 64 (before: ' in caplog.text
+    record = json.loads((folder / 'record.json').read_text())
+    assert [o['threads'] for o in record['computed']][1:] == [64] and record['seconds'] > 0
+    caplog.clear()
+    (folder / 'summary.csv').unlink()
+    run(SETTINGS, folder)
+    assert 'taken up' not in caplog.text and len(json.loads((folder / 'record.json').read_text())['computed']) == 2
