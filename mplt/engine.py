@@ -63,7 +63,7 @@ class MpltEngine:
     @staticmethod
     def nb_language(nb, language=None): return language or 'python'
 
-# %% ../nbs/12_engine.ipynb #cf6715ae
+# %% ../nbs/12_engine.ipynb #08786c28
 def stage_paths(
     stage:str, # As DVC calls it: run@KEY, tables or figures
     params:dict, # The suite's params.yaml
@@ -77,15 +77,19 @@ def stage_paths(
     out = f'runs/{key}/run' if name=='run' else f'{name}/{name}'
     return f'{root}nbs/pipeline/{name}.ipynb',f'{root}results/{suite}/{out}.ipynb',dict(suite=suite)|(dict(key=key) if name=='run' else {})
 
-# %% ../nbs/12_engine.ipynb #e367e4b1
+# %% ../nbs/12_engine.ipynb #91d833b8
 def main(): # Exit status
     "The command `mplt-stage`"
-    from papermill import execute_notebook
     try:
         stage = os.environ.get('DVC_STAGE') or (sys.argv[1:] or [''])[0]
-        notebook,out,parameters = stage_paths(stage, yaml.safe_load(Path('params.yaml').read_text()))
+        try: params = dict(yaml.safe_load(Path('params.yaml').read_text()))
+        except (OSError,ValueError,TypeError,yaml.YAMLError): raise UserError(f"{Path.cwd()} has no sound params.yaml: start in the repository, or in suites/NAME") from None
+        try: from papermill import execute_notebook
+        except ImportError: raise UserError("papermill is not installed: pip install 'mplt[pipeline]'") from None
+        notebook,out,parameters = stage_paths(stage, params)
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         execute_notebook(notebook, out, parameters, engine_name='mplt', kernel_name='python3', log_output=True, progress_bar=False)
     except (UserError,OSError) as e:
         print(f'mplt-stage: {e}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt: return 130

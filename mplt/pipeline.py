@@ -18,10 +18,15 @@ from .experiment import config_hash,find,publish,read_json,read_row,run,sweep,wr
 # %% ../nbs/11_pipeline.ipynb #3e9fe79b
 def root()->Path: return settings().root # The repository: the nearest folder at or above this one with a settings.ini
 
-# %% ../nbs/11_pipeline.ipynb #56a0d339
+# %% ../nbs/11_pipeline.ipynb #6918336a
+def _read(file):
+    "A params.yaml as it stands"
+    try: return dict(yaml.load(file.read_text(), Loader=getattr(yaml, 'CSafeLoader', yaml.SafeLoader)))
+    except (OSError,ValueError,TypeError,yaml.YAMLError) as e: raise UserError(f"{file} is no suite ({' '.join(str(e).split())}): expected YAML with suite, root, defaults and runs") from None
+
 def suites()->dict: # Name: folder of its params.yaml
     "The suites of the repository: the one at its root, and a folder each in suites/"
-    top = [yaml.safe_load(f.read_text())['suite'] for f in root().glob('params.yaml')]
+    top = [_read(f).get('suite') for f in root().glob('params.yaml')]
     return dict.fromkeys(top, root())|{f.parent.name: f.parent for f in sorted(root().glob('suites/*/params.yaml'))}
 
 # %% ../nbs/11_pipeline.ipynb #58bb47f6
@@ -33,8 +38,7 @@ def suite_params(
     "The parameters of a suite; raises `UserError` that names what is wrong"
     folder = suites()[pick(suites(), suite, 'suite')]
     file = folder/'params.yaml'
-    try: params = dict(yaml.load(file.read_text(), Loader=getattr(yaml, 'CSafeLoader', yaml.SafeLoader)))
-    except (OSError,ValueError,TypeError,yaml.YAMLError) as e: raise UserError(f"{file} is no suite ({' '.join(str(e).split())}): expected YAML with suite, root, defaults and runs") from None
+    params = _read(file)
     for k,v in params.items():
         kind = _FIELDS[pick(_FIELDS, k, f'field of {file}:')]
         if not isinstance(v, kind): raise UserError(f"{k} of suite {suite} is {v!r}: expected {dict(dict='names with their settings', bool='true or false').get(kind.__name__, 'a word')}")
@@ -56,7 +60,7 @@ def suite_configs(
     params = suite_params(suite)
     return {k: sweep(**params.get('defaults', {})|v) for k,v in params['runs'].items()}
 
-# %% ../nbs/11_pipeline.ipynb #46110c74
+# %% ../nbs/11_pipeline.ipynb #e9fbd62e
 def suite_here()->str: # Its name
     "The suite whose params.yaml lies in this folder; raises `UserError` if there is none"
     found = [k for k,f in suites().items() if f==Path.cwd()]
@@ -95,7 +99,7 @@ def run_stage(
     write(out/'summary.csv', pd.DataFrame([dict(suite=suite)|read_row(f) for f in folders]).to_csv(index=False))
     return folders
 
-# %% ../nbs/11_pipeline.ipynb #32694c95
+# %% ../nbs/11_pipeline.ipynb #fd3b84b8
 def run_folders(
     suite:str, # Name of a suite
 )->list: # Folders, each run's once
