@@ -70,7 +70,7 @@ def _run(args):
     folder = Path(out or find(c) or settings().root/'runs'/config_hash(c))
     print(f'{_plan(c)}\n'+(f'finished before, in {folder}' if finished(folder, c) else f'on {where}, into {folder}'))
     row = run(c, folder, where)
-    if folder!=published(c): _draw(folder, f'{c.arch}, {c.dataset}, {c.method}') # what git keeps stays as it is
+    if folder.resolve()!=published(c).resolve(): _draw(folder, f'{c.arch}, {c.dataset}, {c.method}') # what git keeps stays as it is
     if c.cycles: print(read_rows(folder/'levels.csv')[['cycle','sparsity','weights_kept','val_accuracy','test_accuracy']].to_string(index=False))
     file = folder/'ticket.safetensors'
     print(f"test accuracy {row['test_accuracy']:.4f}, validation {row['val_accuracy']:.4f}; {row['weights_kept']} of {row['weights_total']} weights kept; {row['ticket_bytes']} bytes"+(f' in {file}' if file.exists() else ''))

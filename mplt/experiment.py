@@ -263,7 +263,7 @@ def finished(
     folder,name = Path(folder),config_hash(c)
     if not holds(folder, c) or not all((folder/f).is_file() for f in NUMBERS): return False
     for f in NUMBERS: read_rows(folder/f, name)
-    if c.method=='dense' and folder==published(c): return True
+    if c.method=='dense' and folder.resolve()==published(c).resolve(): return True
     try: return ticket.info(folder/'ticket.safetensors').get('config_hash')==name
     except UserError as e:
         log.warning(f'{e}: the run is not finished')
