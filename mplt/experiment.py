@@ -262,9 +262,14 @@ def finished(
     "Is this run there, and whole? Raises `UserError` if its rows are damaged or the folder is another run's"
     folder,name = Path(folder),config_hash(c)
     if not holds(folder, c) or not all((folder/f).is_file() for f in NUMBERS): return False
-    for f in NUMBERS: read_rows(folder/f, name)
+    summary,levels,curves,layers = (read_rows(folder/f, name) for f in ('summary.csv','levels.csv','curves.csv','layers.csv'))
+    whole = [*range(c.cycles+1)] # a level each, its layers, and all its epochs
+    last = curves.groupby('cycle').epoch.max()
+    if len(summary)!=1 or list(levels.cycle)!=whole or list(layers.cycle.unique())!=whole or list(last.index)!=whole or (last!=c.epochs).any(): return False
     if c.method=='dense' and folder.resolve()==published(c).resolve(): return True
-    try: return ticket.info(folder/'ticket.safetensors').get('config_hash')==name
+    try:
+        said = ticket.info(folder/'ticket.safetensors')
+        return (said.get('config_hash'), said.get('cycle'))==(name, c.cycles)
     except UserError as e:
         log.warning(f'{e}: the run is not finished')
         return False
@@ -322,11 +327,14 @@ def note(
 ):
     "Write in the run's record with what it is computed from here on"
     file = Path(folder)/'record.json'
-    record = read_json(file) if file.exists() else dict(computed=[])
-    before = record['computed'][-1] if record.get('computed') else now
+    record = read_json(file) if file.exists() else {}
+    if not (file.with_name('state.pt')).exists(): record = {} # nothing of what was computed before is left
+    computed = record.get('computed', [])
+    if not isinstance(computed, list) or not all(isinstance(o, dict) for o in computed): raise UserError(f"{file} is damaged: delete its folder to compute the run anew")
+    before = computed[-1] if computed else now
     differ = [k for k in ('device','cpu','instructions','threads','torch') if before.get(k)!=now[k]]
     if differ: log.warning(f"{folder} is taken up with {', '.join(f'{k} {now[k]} (before: {before.get(k)})' for k in differ)}: its bits will be those of neither")
-    if differ or not record.get('computed'): write(file, json.dumps(record|dict(computed=[*record.get('computed', []), now]), indent=1)+'\n')
+    if differ or not computed or before.get('commit')!=now['commit']: write(file, json.dumps(record|dict(computed=[*computed, now]), indent=1)+'\n')
 
 # %% ../nbs/09_experiment.ipynb #825269df
 @contextmanager
@@ -362,6 +370,7 @@ def run(
     s = settings()
     folder,where = Path(folder or find(c) or s.root/'runs'/config_hash(c)),device(on or s.device)
     if finished(folder, c): return read_row(folder)
+    if folder.resolve()==published(c).resolve(): raise UserError(f"{folder} is for finished runs, and this one is not: compute it in another folder")
     data = load(c.dataset)
     parts = split(data, c.seed, c.limit)
     check_batch_size(c.batch_size, parts.train)
@@ -371,6 +380,7 @@ def run(
     for k,p in vars(parts).items(): setattr(parts, k, Images(*(o.to(where) for o in p)))
     model = _model(c, data.source).to(where)
     with _claim(folder, c):
+        (folder/'summary.csv').unlink(missing_ok=True) # it is the last to be written: what is not finished has none
         note(folder, provenance(where))
         curves = fit(model, parts, data.source, c, folder/'state.pt', lambda cycle: _leave_level(folder, c, data.source, parts, model, cycle))
         _leave(folder, c, curves, where)
@@ -421,7 +431,7 @@ def _leave(folder, c, curves, where):
     "Write what a finished run leaves, the summary last"
     name,curves,timing = config_hash(c),pd.DataFrame(curves),['seconds','images_per_second']
     took = dict(seconds=round(curves.seconds.sum(), 3), images_per_second=round(curves.images_per_second.median(), 1), peak_mib=int(_peak_memory(where)))
-    write(folder/'record.json', json.dumps(dict(config_hash=name, precision=c.precision)|took|read_json(folder/'record.json'), indent=1)+'\n')
+    write(folder/'record.json', json.dumps(dict(config_hash=name, precision=c.precision)|read_json(folder/'record.json')|took, indent=1)+'\n')
     write(folder/'curves.csv', curves.drop(columns=timing).assign(config_hash=name).to_csv(index=False))
     write(folder/'summary.csv', read_rows(folder/'levels.csv', name).tail(1).drop(columns='cycle').to_csv(index=False))
 

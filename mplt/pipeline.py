@@ -26,7 +26,7 @@ def _read(file):
 
 def suites()->dict: # Name: folder of its params.yaml
     "The suites of the repository: the one at its root, and a folder each in suites/"
-    top = [_read(f).get('suite') for f in root().glob('params.yaml')]
+    top = [str(_read(f).get('suite')) for f in root().glob('params.yaml')]
     return dict.fromkeys(top, root())|{f.parent.name: f.parent for f in sorted(root().glob('suites/*/params.yaml'))}
 
 # %% ../nbs/11_pipeline.ipynb #58bb47f6
@@ -46,9 +46,12 @@ def suite_params(
     if params.get('root')!=up: raise UserError(f"root of suite {suite} is {params.get('root')!r}: expected {up!r}, the way to the repository")
     if params.get('suite')!=suite: raise UserError(f"{file} is called {params.get('suite')!r}: a suite has the name of its folder, {suite!r}")
     check_name(suite, 'suite')
+    if suite=='runs': raise UserError(f"suite 'runs' is no name for a suite: results/runs holds the finished runs of all of them")
+    if 'defaults' not in params: raise UserError(f"suite {suite} has no defaults: expected settings such as epochs, or {{}}")
     if not params.get('runs'): raise UserError(f"suite {suite} has no runs: expected names of runs, each with its settings")
     for k,v in params['runs'].items():
         check_name(k, f'runs of suite {suite}:')
+        for name in (*params['defaults'], *(v if isinstance(v, dict) else ())): check_name(name, f'setting of {k}:')
         if not isinstance(v, dict) or not isinstance(v.get('dataset'), str): raise UserError(f"runs.{k} of suite {suite} is {v!r}: expected settings such as arch and method, among them one dataset")
     return params
 

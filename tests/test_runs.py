@@ -45,6 +45,7 @@ def spoil(file, how):
     if how == 'missing': file.unlink()
     if how == 'empty': file.write_bytes(b'')
     if how == 'cut': file.write_bytes(file.read_bytes()[:-7])
+    if how == 'a row short': file.write_bytes(b''.join(file.read_bytes().splitlines(True)[:-1]))
     if how == 'noise': file.write_bytes(bytes(range(256)) * 8)
     if how == 'a folder': file.unlink(), file.mkdir()
     if how == 'of another run': file.write_bytes(file.read_bytes().replace(config_hash().encode(), b'0' * 12))
@@ -83,6 +84,38 @@ def test_damaged_file_of_an_unfinished_run(folder, file, how):
     (folder / 'summary.csv').unlink()
     spoil(folder / file, how)
     with pytest.raises(UserError, match=f'{file} is (missing or )?damaged'): run(SETTINGS, folder)
+
+
+@pytest.mark.parametrize('file', ['levels.csv', 'curves.csv', 'layers.csv'])
+def test_a_row_short_is_not_finished(folder, file):
+    "It goes on from its state, and ends with the same bytes"
+    before = content(folder)
+    if file == 'layers.csv': (folder / file).write_text(''.join(o for o in (folder / file).read_text().splitlines(True) if ',2,' not in o))
+    else: spoil(folder / file, 'a row short')
+    if content(folder) == before: pytest.fail('nothing was spoilt')
+    assert not finished(folder, config(**SETTINGS))
+    run(SETTINGS, folder)
+    assert content(folder) == {**before, 'state.pt': content(folder)['state.pt']}
+
+
+def test_begun_again_is_not_finished(folder, monkeypatch):
+    "Killed in a later cycle than the first, after ticket and state were lost: what it had before does not make it finished"
+    for f in 'ticket.safetensors', 'state.pt': (folder / f).unlink()
+    leave = experiment._leave_level
+
+    def killed(folder, c, source, parts, model, cycle):
+        leave(folder, c, source, parts, model, cycle)
+        raise KeyboardInterrupt
+    monkeypatch.setattr(experiment, '_leave_level', killed)
+    with pytest.raises(KeyboardInterrupt): run(SETTINGS, folder)
+    assert not finished(folder, config(**SETTINGS))
+
+
+def test_nothing_is_computed_where_git_keeps_runs(root, folder):
+    c = config(**SETTINGS)
+    place = publish(folder, c)
+    (place / 'ticket.safetensors').unlink()
+    with pytest.raises(UserError, match='is for finished runs'): run(c, f'results/runs/{place.name}')
 
 
 def test_lost_levels_are_noticed(folder):
