@@ -50,7 +50,8 @@ class MpltEngine:
         try:
             check_parameters(nb)
             quiet = ['--log-level=40'] # of the kernel: errors only
-            nb = NBClientEngine.execute_notebook(nb, kernel_name, output_path, extra_arguments=quiet, **kwargs)
+            kwargs['extra_arguments'] = quiet
+            nb = NBClientEngine.execute_notebook(nb, kernel_name, output_path, **kwargs)
             errors = [o for c in nb.cells for o in c.get('outputs', []) if o.output_type=='error']
             if errors and errors[0].ename in ('UserError','Stopped'): raise UserError(errors[0].evalue)
         except UserError as e:
@@ -73,9 +74,11 @@ def stage_paths(
     suite,root = params.get('suite'),params.get('root')
     pick(('run','tables','figures'), name, 'stage')
     for what,o in dict(suite=suite, **(dict(run=key) if name=='run' else {})).items(): check_name(o, what)
-    if not isinstance(root, str) or not re.fullmatch(r'(\.\./)*', root): raise UserError(f"root {root!r} is not the way to the repository: expected '' or '../../'")
+    if not isinstance(root, str) or not re.fullmatch(r'(\.\./)*', root):
+        raise UserError(f"root {root!r} is not the way to the repository: expected '' or '../../'")
     out = f'runs/{key}/run' if name=='run' else f'{name}/{name}'
-    return f'{root}nbs/pipeline/{name}.ipynb',f'{root}results/{suite}/{out}.ipynb',dict(suite=suite)|(dict(key=key) if name=='run' else {})
+    parameters = dict(suite=suite)|(dict(key=key) if name=='run' else {})
+    return f'{root}nbs/pipeline/{name}.ipynb',f'{root}results/{suite}/{out}.ipynb',parameters
 
 # %% ../nbs/12_engine.ipynb #91d833b8
 def main(): # Exit status
@@ -83,12 +86,15 @@ def main(): # Exit status
     try:
         stage = os.environ.get('DVC_STAGE') or (sys.argv[1:] or [''])[0]
         try: params = dict(yaml.safe_load(Path('params.yaml').read_text()))
-        except (OSError,ValueError,TypeError,yaml.YAMLError): raise UserError(f"{Path.cwd()} has no sound params.yaml: start in the repository, or in suites/NAME") from None
+        except (OSError,ValueError,TypeError,yaml.YAMLError):
+            here = Path.cwd()
+            raise UserError(f"{here} has no sound params.yaml: start in the repository, or in suites/NAME") from None
         try: from papermill import execute_notebook
-        except ImportError: raise UserError("papermill is not installed: pip install 'mplt[pipeline]'") from None
+        except ImportError: raise UserError("papermill is missing: pip install 'mplt[pipeline]'") from None
         notebook,out,parameters = stage_paths(stage, params)
         Path(out).parent.mkdir(parents=True, exist_ok=True)
-        execute_notebook(notebook, out, parameters, engine_name='mplt', kernel_name='python3', log_output=True, progress_bar=False)
+        how = dict(engine_name='mplt', kernel_name='python3', log_output=True, progress_bar=False)
+        execute_notebook(notebook, out, parameters, **how)
     except (UserError,OSError) as e:
         print(f'mplt-stage: {e}', file=sys.stderr)
         return 2

@@ -33,7 +33,8 @@ def check_name(
 ):
     "Refuse a name that a shell or a path could misunderstand"
     if not isinstance(name, str) or not re.fullmatch('[A-Za-z0-9][A-Za-z0-9._-]*', name):
-        raise UserError(f"{what} {name!r} is no name: expected letters, digits, '.', '_' and '-', a letter or digit first")
+        expected = "letters, digits, '.', '_' and '-', a letter or digit first"
+        raise UserError(f'{what} {name!r} is no name: expected {expected}')
 
 # %% ../nbs/00_errors.ipynb #4114f437
 @contextmanager
