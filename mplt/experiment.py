@@ -446,7 +446,7 @@ def after_binarising(
     "Accuracy with the signs of the weights and each layer's gain; batch normalisation takes its statistics anew from the training images (CIFAR-10's flipped at random, not shifted)"
     for m in weighted(net).values(): m.weight.copy_(used_weight(m.weight, m.weight!=0, 1))
     net.train()
-    for x,_ in batches(parts.train, source, 500, seed, shift=0): net(x)
+    for x,_ in batches(parts.train, source, min(500, len(parts.train.y)), seed, shift=0): net(x)
     return evaluate(net.eval(), parts.test, source)[1]
 
 # %% ../nbs/09_experiment.ipynb #7d079e38

@@ -101,6 +101,10 @@ MUTANTS = [Mutant(*o) for o in [
     ('evaluated as in training', 'train', '    model.eval()\n    with', '    with', 'learned'),
     ('mean in the place of the largest', 'models', "yield f'{name}_pool', nn.MaxPool2d(2)",
      "yield f'{name}_pool', nn.AvgPool2d(2)", 'bnn-1-32'),
+    ('binarised with all bits', 'experiment', 'used_weight(m.weight, m.weight!=0, 1)',
+     'used_weight(m.weight, m.weight!=0, 32)', 'binarised'),
+    ('test in the place of validation', 'experiment', '(parts.val, parts.test))\n',
+     '(parts.test, parts.val))\n', 'imp-reinit'),
     ('precision', 'train', "enabled=precision=='bf16'", 'enabled=False', 'bf16 dense'),
 ]]
 QUICK = MUTANTS[:6]

@@ -1,9 +1,13 @@
-"One biprop step of a two-layer network, forward and backward, against plain NumPy"
+"One biprop step of a two-layer network, forward and backward, and what binarising it leaves, against plain NumPy"
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from mplt.data import SOURCES, Images
+from mplt.experiment import after_binarising
 from mplt.subnet import as_subnet, weighted
 
 
@@ -47,3 +51,21 @@ def test_binary_activations():
     slope = 2 * (1 - np.abs(np.clip(h, -1, 1)))
     d_used = [((g.numpy() @ used[1]) * slope).T @ x.numpy(), g.numpy().T @ np.where(h < 0, -1, 1)]
     for p, w, s, d in zip(P, W, S, d_used): assert np.allclose(p[0].scores.grad, d * w * np.sign(s))
+
+
+def test_after_binarising():
+    "Signs and gain of the kept weights; batch normalisation takes in the training images, not the test images"
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
+    for layer in weighted(net).values(): layer.weight.data[torch.rand(layer.weight.shape) < .7] = 0
+    W = [layer.weight.detach().numpy().copy() for layer in weighted(net).values()]
+    b = [layer.bias.detach().numpy() for layer in weighted(net).values()]
+    source, x = SOURCES['mnist5k'], torch.randint(256, (80, 1, 28, 28), dtype=torch.uint8)
+    flat = (x.numpy().reshape(80, -1) / 255 - source.mean[0]) / source.std[0]
+    used = [np.abs(w[w != 0]).mean() * np.sign(w) for w in W]
+    h = flat @ used[0].T + b[0]
+    mean, var = .1 * h[:60].mean(0), .9 + .1 * h[:60].var(0, ddof=1)
+    logits = np.maximum((h - mean) / np.sqrt(var + 1e-5), 0) @ used[1].T + b[1]
+    parts = SimpleNamespace(train=Images(x[:60], torch.zeros(60, dtype=int)), test=Images(x[60:], torch.arange(20) % 10))
+    assert after_binarising(net, parts, source, 0) == np.mean(logits[60:].argmax(1) == np.arange(20) % 10)
+    assert np.allclose(net[2].running_mean, mean, atol=1e-5) and np.allclose(net[2].running_var, var, rtol=1e-5)
