@@ -16,7 +16,7 @@ from fastcore.docments import docments
 from .data import SOURCES,fetch,settings,verify
 from .errors import UserError,pick
 from . import ticket
-from .experiment import RECIPES,Config,config,config_hash,find,finished,published,read_rows,run,value
+from .experiment import RECIPES,Config,config,config_hash,find,finished,published_folder,read_rows,run,value
 from .export import EXPORTS,export
 from .pipeline import check_suite,suite_here
 from .report import accuracy_vs_remaining,iterations,save_figure
@@ -70,7 +70,7 @@ def _run(args):
     folder = Path(out or find(c) or settings().root/'runs'/config_hash(c))
     print(f'{_plan(c)}\n'+(f'finished before, in {folder}' if finished(folder, c) else f'on {where}, into {folder}'))
     row = run(c, folder, where)
-    if folder.resolve()!=published(c).resolve(): _draw(folder, f'{c.arch}, {c.dataset}, {c.method}') # what git keeps stays as it is
+    if folder.resolve()!=published_folder(c).resolve(): _draw(folder, f'{c.arch}, {c.dataset}, {c.method}') # what git keeps stays as it is
     if c.cycles: print(read_rows(folder/'levels.csv')[['cycle','sparsity','weights_kept','val_accuracy','test_accuracy']].to_string(index=False))
     file = folder/'ticket.safetensors'
     print(f"test accuracy {row['test_accuracy']:.4f}, validation {row['val_accuracy']:.4f}; {row['weights_kept']} of {row['weights_total']} weights kept; {row['ticket_bytes']} bytes"+(f' in {file}' if file.exists() else ''))

@@ -18,7 +18,6 @@ from types import SimpleNamespace
 import numpy as np, torch
 from fastcore.xtras import Config
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
 import mplt
 from .errors import UserError,pick
@@ -264,6 +263,7 @@ class Photos:
 def _load_folders(place):
     "ImageNet, or folders like it; its validation images are our test images"
     source = SOURCES[place.name]
+    from torchvision.datasets import ImageFolder # here, since it takes a second that nothing else needs
     try: train,test = (ImageFolder(place/part) for part in ('train','val'))
     except (OSError,RuntimeError) as e: raise UserError(f"{place} cannot be read ({' '.join(str(e).split())}): expected a folder of images for each class under train and val") from None
     images = lambda o: Images(Photos([p for p,_ in o.samples], source.in_shape[1]), torch.tensor(o.targets))

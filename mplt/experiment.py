@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHORT', 'PAPER', 'PAPER_DENSE', 'RECIPES', 'NUMERICS', 'NUMBERS', 'LEAD', 'paper', 'recipe', 'Config', 'value',
-           'config', 'config_hash', 'sweep', 'write', 'read_rows', 'read_json', 'holds', 'published', 'finished',
-           'find', 'publish', 'provenance', 'note', 'run', 'read_row', 'after_binarising', 'layer_counts']
+           'config', 'config_hash', 'sweep', 'write', 'read_rows', 'read_json', 'holds', 'published_folder', 'finished',
+           'find', 'publish', 'provenance', 'record_machine', 'run', 'read_row', 'after_binarising', 'layer_counts']
 
 # %% ../nbs/09_experiment.ipynb #6083554e
 import hashlib,json,platform,resource,shutil,subprocess,sys
@@ -15,6 +15,7 @@ from datetime import date
 from io import StringIO
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd, torch
 from filelock import FileLock,Timeout
@@ -253,7 +254,7 @@ def holds(
     raise UserError(f"{folder} holds a run of another config ({', '.join(differ)} differ): give another folder, or delete it")
 
 # %% ../nbs/09_experiment.ipynb #2f0c824c
-def published(c)->Path: return settings().root/'results/runs'/config_hash(c) # Where git keeps a run
+def published_folder(c)->Path: return settings().root/'results/runs'/config_hash(c) # Where git keeps a run
 
 def finished(
     folder, # A run folder
@@ -261,12 +262,13 @@ def finished(
 )->bool:
     "Is this run there, and whole? Raises `UserError` if its rows are damaged or the folder is another run's"
     folder,name = Path(folder),config_hash(c)
-    if not holds(folder, c) or not all((folder/f).is_file() for f in NUMBERS): return False
+    if not holds(folder, c) or not all((folder/f).is_file() for f in ('record.json', *NUMBERS)): return False
+    read_json(folder/'record.json')
     summary,levels,curves,layers = (read_rows(folder/f, name) for f in ('summary.csv','levels.csv','curves.csv','layers.csv'))
     whole = [*range(c.cycles+1)] # a level each, its layers, and all its epochs
     last = curves.groupby('cycle').epoch.max()
     if len(summary)!=1 or list(levels.cycle)!=whole or list(layers.cycle.unique())!=whole or list(last.index)!=whole or (last!=c.epochs).any(): return False
-    if c.method=='dense' and folder.resolve()==published(c).resolve(): return True
+    if c.method=='dense' and folder.resolve()==published_folder(c).resolve(): return True
     try:
         said = ticket.info(folder/'ticket.safetensors')
         return (said.get('config_hash'), said.get('cycle'))==(name, c.cycles)
@@ -277,8 +279,13 @@ def finished(
 def find(
     c:Config, # From `config`
 )->Path: # Its folder, or None
-    "Look for a finished run"
-    return next((f for f in (published(c), settings().root/'runs'/config_hash(c)) if finished(f, c)), None)
+    "Look for a finished run; raises `UserError` if what is there is damaged and no other copy is whole"
+    damage = None
+    for folder in published_folder(c),settings().root/'runs'/config_hash(c):
+        try:
+            if finished(folder, c): return folder
+        except UserError as e: damage = damage or e
+    if damage: raise damage
 
 # %% ../nbs/09_experiment.ipynb #4baa044c
 def publish(
@@ -286,17 +293,20 @@ def publish(
     c:Config, # Its config
 )->Path: # The run's folder in results/runs
     "Copy a finished run to where git keeps it, unless it is there"
-    folder,place = Path(folder),published(c)
-    if finished(place, c): return place
-    tmp,left_out = place.with_name(f'.{place.name}.tmp'),('ticket.safetensors',) if c.method=='dense' else ()
+    folder,place = Path(folder),published_folder(c)
     try:
-        shutil.rmtree(tmp, ignore_errors=True) # of a process that was killed
-        tmp.mkdir(parents=True)
-        for f in ('config.json', 'record.json', 'ticket.safetensors', *NUMBERS):
-            if f not in left_out: shutil.copyfile(folder/f, tmp/f)
-        shutil.rmtree(place, ignore_errors=True) # it is not whole
-        tmp.rename(place)
-    except OSError as e: raise UserError(f"{place} could not be written ({e.strerror}): is there space, and may you write there?") from e
+        if finished(place, c): return place
+    except UserError as e: log.warning(f'{e}: it is replaced')
+    files = ['config.json', 'record.json', *NUMBERS]+['ticket.safetensors']*(c.method!='dense')
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix='.', suffix='.tmp', dir=place.parent) as tmp:
+            whole = Path(tmp)/place.name
+            whole.mkdir()
+            for f in files: shutil.copyfile(folder/f, whole/f)
+            shutil.rmtree(place, ignore_errors=True) # it is not whole
+            whole.rename(place)
+    except OSError as e: raise UserError(f"{place} could not be written ({e}): is there space, and may you write there?") from e
     return place
 
 # %% ../nbs/09_experiment.ipynb #6352c40f
@@ -308,7 +318,8 @@ def _cpu(): # Its model, and the instructions that PyTorch and oneDNN use
 def _commit(): # Of the code, if it is a checkout
     here = Path(mplt.__file__).parents[1]
     if not (here/'.git').exists(): return mplt.__version__
-    try: return subprocess.run(['git', '-C', here, 'describe', '--always', '--dirty', '--exclude=*'], capture_output=True, text=True).stdout.strip()
+    describe = ['git', '-C', here, 'describe', '--always', '--dirty', '--exclude=*']
+    try: return subprocess.run(describe, capture_output=True, text=True).stdout.strip() or mplt.__version__
     except OSError: return mplt.__version__ # no git
 
 # %% ../nbs/09_experiment.ipynb #764fd3e1
@@ -321,7 +332,7 @@ def provenance(
     return dict(date=str(date.today()), commit=_commit(), numerics=NUMERICS, device=device, cpu=cpu, instructions=instructions, threads=torch.get_num_threads(), torch=torch.__version__)
 
 # %% ../nbs/09_experiment.ipynb #80e647fe
-def note(
+def record_machine(
     folder, # Of a run
     now:dict, # From `provenance`
 ):
@@ -348,8 +359,10 @@ def _claim(folder, c):
     except OSError as e: raise UserError(f"{folder} cannot be written ({e.strerror}): give another folder") from e
     with lock:
         if not holds(folder, c): write(folder/'config.json', json.dumps(dict(config_hash=config_hash(c), numerics=NUMERICS, config=asdict(c)), indent=1)+'\n')
-        for f in folder.glob('.*.tmp'): f.unlink() # of a process that was killed while it wrote
-        if c.cycles: (folder/'cycles').mkdir(exist_ok=True)
+        try:
+            for f in folder.glob('.*.tmp'): f.unlink() # of a process that was killed while it wrote
+            if c.cycles: (folder/'cycles').mkdir(exist_ok=True)
+        except OSError as e: raise UserError(f"{folder} cannot be used ({e}): remove that, or give another folder") from e
         yield
 
 # %% ../nbs/09_experiment.ipynb #6aaca011
@@ -370,7 +383,7 @@ def run(
     s = settings()
     folder,where = Path(folder or find(c) or s.root/'runs'/config_hash(c)),device(on or s.device)
     if finished(folder, c): return read_row(folder)
-    if folder.resolve()==published(c).resolve(): raise UserError(f"{folder} is for finished runs, and this one is not: compute it in another folder")
+    if folder.resolve()==published_folder(c).resolve(): raise UserError(f"{folder} is for finished runs, and this one is not: compute it in another folder")
     data = load(c.dataset)
     parts = split(data, c.seed, c.limit)
     check_batch_size(c.batch_size, parts.train)
@@ -381,7 +394,7 @@ def run(
     model = _model(c, data.source).to(where)
     with _claim(folder, c):
         (folder/'summary.csv').unlink(missing_ok=True) # it is the last to be written: what is not finished has none
-        note(folder, provenance(where))
+        record_machine(folder, provenance(where))
         curves = fit(model, parts, data.source, c, folder/'state.pt', lambda cycle: _leave_level(folder, c, data.source, parts, model, cycle))
         _leave(folder, c, curves, where)
     return read_row(folder)

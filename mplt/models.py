@@ -11,7 +11,6 @@ from collections import OrderedDict
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.models import resnet
 
 from .binarize import Sign
 from .errors import UserError,pick
@@ -33,9 +32,9 @@ RESNETS = dict(
     **{f'resnet{6*n+2}': dict(blocks=(n,n,n), channels=(16,32,64)) for n in (3,5,7,9)},
     resnet18 = dict(blocks=(2,2,2,2), channels=(64,128,256,512)),
     resnet34 = dict(blocks=(3,4,6,3), channels=(64,128,256,512)),
-    resnet50 = dict(blocks=(3,4,6,3), channels=(64,128,256,512), block=resnet.Bottleneck),
+    resnet50 = dict(blocks=(3,4,6,3), channels=(64,128,256,512), block='Bottleneck'),
     **{'wide-resnet34':   dict(blocks=(3,4,6,3), channels=(64,192,384,768)),
-       'wide-resnet50-2': dict(blocks=(3,4,6,3), channels=(64,128,256,512), block=resnet.Bottleneck, inner=2)})
+       'wide-resnet50-2': dict(blocks=(3,4,6,3), channels=(64,128,256,512), block='Bottleneck', inner=2)})
 ARCHS |= RESNETS
 
 # %% ../nbs/04_models.ipynb #229f12b8
@@ -99,8 +98,10 @@ def binary_activations(
             if isinstance(m, nn.ReLU): setattr(parent, k, Sign())
 
 # %% ../nbs/04_models.ipynb #a7b156a8
-def _resnet(in_shape, num_classes, width, bn, act, blocks, channels, block=resnet.BasicBlock, inner=1):
+def _resnet(in_shape, num_classes, width, bn, act, blocks, channels, block='BasicBlock', inner=1):
+    from torchvision.models import resnet # here, since it takes a second that nothing else needs
     if bn=='none': raise UserError("bn 'none' does not fit a residual network: its shortcuts need batch normalisation, plain or learned")
+    block = getattr(resnet, block)
     net = resnet.ResNet(block, [1]*4, num_classes, width_per_group=64*inner)
     sizes = [max(16, round(o*width)) for o in channels]
     small = max(in_shape[1:])<=64

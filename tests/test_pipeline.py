@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import REPO
 
-from mplt.experiment import config_hash, finished, published, read_rows, run
+from mplt.experiment import config_hash, finished, published_folder, read_rows, run
 from mplt.pipeline import run_folders, suite_configs, suites
 
 COLUMNS = ('suite dataset arch width method bn scope sparsity seed epochs val_accuracy test_accuracy '
@@ -154,7 +154,7 @@ BAD = [('sparsity: [0.5, 0.8]', 'sparsity: [0.5, 1.0]', 'sparsity 1.0 is out of 
        ('{dataset: mnist5k, arch: lenet5, ', '{arch: lenet5, ', 'among them one dataset'), ('defaults:', 'defualts:', "did you mean 'defaults'?"),
        ('root: ../../', 'root: ..', "root of suite tiny is '..'"), ('suite: tiny', 'suite: tony', "a suite has the name of its folder, 'tiny'"),
        ('suite: tiny', 'suite: ../../mydata', "a suite has the name of its folder, 'tiny'"), ('limit: 120', '7: 120', '7 is no name'),
-       ('lenet5-dense:', '"a;touch X":', "'a;touch X' is no name"), ('lenet5-dense:', '"$(touch X)":', 'is no name'),
+       ('lenet5-dense:', 'fc1-mpt-1-32:', "'fc1-mpt-1-32' is there twice"), ('lenet5-dense:', '"a;touch X":', "'a;touch X' is no name"), ('lenet5-dense:', '"$(touch X)":', 'is no name'),
        ('lenet5-dense:', '../../../mydata:', "'../../../mydata' is no name"), ('lenet5-dense:', '-rf:', 'is no name'), ('lenet5-dense:', '7:', '7 is no name')]
 
 
@@ -181,6 +181,16 @@ def test_suites_have_the_same_stages(repo):
     p = repo.sh('mplt', 'check', ok=False)
     assert p.returncode == 2 and 'copy that file to it' in p.stderr
     repo.sh('git', 'checkout', '-q', '--', 'suites', cwd=repo.path)
+
+
+def test_a_run_that_is_no_longer_named(repo):
+    "Its rows leave the tables, its stage's folder goes; what it computed stays"
+    before, old = runs_of(repo, 'results/runs'), [o for o in (repo.tiny / 'params.yaml').read_text().splitlines(True) if 'lenet5-dense:' in o]
+    edit(repo, 'suites/tiny/params.yaml', *old, '')
+    assert ran(repo.sh('dvc', 'repro')) == ['check', 'figures', 'tables']
+    assert not (repo.results / 'runs/lenet5-dense').exists() and 'lenet5' not in (repo.results / 'summary.csv').read_text()
+    assert runs_of(repo, 'results/runs') == before
+    repo.sh('git', 'checkout', '-q', '--', '.', cwd=repo.path)
 
 
 def test_dvc_tells_the_story(repo):
@@ -234,8 +244,8 @@ COMPUTED = [k for k, f in suites().items() if k != 'quick' and (f / 'dvc.lock').
 def test_published_suite_is_whole(suite):
     "Every run of it is published, and is what its name says"
     for c in (c for configs in suite_configs(suite).values() for c in configs):
-        assert finished(published(c), c)
-        row = read_rows(published(c) / 'summary.csv', config_hash(c)).iloc[0]
+        assert finished(published_folder(c), c)
+        row = read_rows(published_folder(c) / 'summary.csv', config_hash(c)).iloc[0]
         assert (row.lr, row.batch_size, row.epochs, row.seed) == (c.lr, c.batch_size, c.epochs, c.seed)
     assert {f.name for f in run_folders(suite)} == set(pd.read_csv(REPO / f'results/{suite}/summary.csv', dtype=str).config_hash)
 

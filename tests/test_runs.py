@@ -7,7 +7,7 @@ from conftest import REPO
 
 from mplt import experiment, ticket
 from mplt.errors import UserError
-from mplt.experiment import config, find, finished, publish, published, read_row, run
+from mplt.experiment import config, find, finished, publish, published_folder, read_row, run
 
 SETTINGS = dict(arch='lenet5', method='imp', sparsity=.9, cycles=2, epochs=1, limit=200, batch_size=50)
 
@@ -129,12 +129,37 @@ def test_published_run_is_found(root, folder):
     c = config(**SETTINGS)
     assert find(c) is None
     place = publish(folder, c)
-    assert place == published(c) == find(c) == root / 'results/runs' / config_hash()
+    assert place == published_folder(c) == find(c) == root / 'results/runs' / config_hash()
     assert run(SETTINGS) == read_row(folder) and not (root / 'runs').exists()
     before = content(place)
     (place / 'ticket.safetensors').write_bytes(b'')
     assert find(c) is None
     assert publish(folder, c) == place and content(place) == before and [f.name for f in place.parent.iterdir()] == [place.name]
+
+
+def test_the_other_copy_of_a_damaged_one(root, folder):
+    "A damaged published run is passed over for the whole one in runs/, and replaced by it"
+    c, before = config(**SETTINGS), content(folder)
+    mine = shutil.copytree(folder, root / 'runs' / config_hash())
+    place = publish(mine, c)
+    spoil(place / 'levels.csv', 'noise')
+    assert find(c) == mine
+    assert publish(mine, c) == place == find(c) and content(place).items() <= before.items()
+    spoil(place / 'levels.csv', 'noise'), shutil.rmtree(mine)
+    with pytest.raises(UserError, match='levels.csv is missing or damaged'): find(c)
+
+
+def test_without_its_record_it_is_not_finished(folder):
+    (folder / 'record.json').unlink()
+    assert not finished(folder, config(**SETTINGS))
+
+
+@pytest.mark.parametrize('make', [lambda f: ((f / 'cycles').rename(f / 'old'), (f / 'cycles').touch()), lambda f: (f / '.x.tmp').mkdir()])
+def test_what_is_in_the_way_is_a_sentence(folder, make):
+    (folder / 'summary.csv').unlink()
+    make(folder)
+    with pytest.raises(UserError, match='cannot be used') as e: run(SETTINGS, folder)
+    assert str(folder) in str(e.value) and '\n' not in str(e.value)
 
 
 def test_dense_weights_are_not_published(root):
