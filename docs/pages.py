@@ -1,4 +1,5 @@
 """Makes the pages of the site: a hook of MkDocs that turns notebooks, modules and results into Markdown."""
+
 import base64
 import json
 import re
@@ -14,146 +15,278 @@ from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 
 ROOT = Path(__file__).parent.parent
-VENDORED = ['katex/dist', 'tablesort/dist', 'iframe-worker/shim']
-CODE = re.compile(r'(^```.*?^```|`[^`\n]*`)', re.M | re.S)
-SYMBOL = re.compile(r'---\n\n(?:\[source\]\((.*?)\)\{.*?\}\n\n)?### (\S+)\n\n(```python\n.*?\n```)(.*)', re.S)
+VENDORED = ["katex/dist", "tablesort/dist", "iframe-worker/shim"]
+CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.M | re.S)
+SYMBOL = re.compile(
+    r"---\n\n(?:\[source\]\((.*?)\)\{.*?\}\n\n)?### (\S+)\n\n(```python\n.*?\n```)(.*)", re.S
+)
 
 
 def on_config(config):
     "The address of the repository and of the site are those of pyproject.toml, `[project.urls]`, if it has any"
     cfg = get_config()
-    config.site_description, config.site_url = cfg.description, cfg.doc_host and cfg.doc_host + cfg.doc_baseurl
-    config.repo_url, config.repo_name = cfg.git_url, 'Repository'
+    config.site_description, config.site_url = (
+        cfg.description,
+        cfg.doc_host and cfg.doc_host + cfg.doc_baseurl,
+    )
+    config.repo_url, config.repo_name = cfg.git_url, "Repository"
 
 
 def on_files(files, config):
     "Add a page for each notebook, module, suite of results and executed run, and put them in order"
     site = Site(files, config)
-    notebooks = {re.sub(r'^\d+_', '', f.stem): f for f in sorted((ROOT / 'nbs').glob('*.ipynb'))}
-    modules = [f for name in notebooks if (f := ROOT / 'mplt' / f'{name}.py').exists()]
-    runs = [f for f in sorted((ROOT / 'results').glob('*/runs/*/run.ipynb')) if (f.parent / 'summary.csv').exists()]
-    site.pages |= {f'nbs/{f.name}': f'{name}.md' for name, f in notebooks.items()}
-    site.pages |= {f'mplt/{f.name}': f'api/{f.stem}.md' for f in modules}
-    site.pages |= {str(f.relative_to(ROOT)): f'results/{f.parts[-4]}/{f.parts[-2]}.md' for f in runs}
+    notebooks = {re.sub(r"^\d+_", "", f.stem): f for f in sorted((ROOT / "nbs").glob("*.ipynb"))}
+    modules = [f for name in notebooks if (f := ROOT / "mplt" / f"{name}.py").exists()]
+    runs = [
+        f
+        for f in sorted((ROOT / "results").glob("*/runs/*/run.ipynb"))
+        if (f.parent / "summary.csv").exists()
+    ]
+    site.pages |= {f"nbs/{f.name}": f"{name}.md" for name, f in notebooks.items()}
+    site.pages |= {f"mplt/{f.name}": f"api/{f.stem}.md" for f in modules}
+    site.pages |= {
+        str(f.relative_to(ROOT)): f"results/{f.parts[-4]}/{f.parts[-2]}.md" for f in runs
+    }
 
     for name in VENDORED:
-        for f in (ROOT / 'docs/node_modules' / name).rglob('*.*'):
-            if f.suffix in ('.js', '.css', '.woff2'): site.copy(f, f'vendor/{f.relative_to(ROOT / "docs/node_modules")}')
+        for f in (ROOT / "docs/node_modules" / name).rglob("*.*"):
+            if f.suffix in (".js", ".css", ".woff2"):
+                site.copy(f, f"vendor/{f.relative_to(ROOT / 'docs/node_modules')}")
 
-    proc_nbs()   # takes out what is hidden, puts in signatures and links; does again only what has changed
-    for name, f in notebooks.items(): site.notebook(ROOT / '_proc' / f.name, f'nbs/{f.name}', code=name != 'index')
-    for f in modules: site.add(f'api/{f.stem}.md', f'---\nsearch: {{exclude: true}}\n---\n\n# mplt/{f.name}\n\n```python linenums="1"\n{f.read_text()}\n```\n')
-    site.add('api/index.md', '# API\n\n> Every function and class, by chapter\n\n' + '\n\n'.join(site.api))
-    suites = [suite(site, name, [f for f in runs if f.parts[-4] == name]) for name in sorted({f.parts[-4] for f in runs})]
-    site.add('results/index.md', '# Results\n\n> What the suites of experiments found\n\n' + '\n'.join(f'- [{name}]({name}/index.md): {about(name)}' for o in suites for name in o))
+    proc_nbs()  # takes out what is hidden, puts in signatures and links; does again only what has changed
+    for name, f in notebooks.items():
+        site.notebook(ROOT / "_proc" / f.name, f"nbs/{f.name}", code=name != "index")
+    for f in modules:
+        site.add(
+            f"api/{f.stem}.md",
+            f'---\nsearch: {{exclude: true}}\n---\n\n# mplt/{f.name}\n\n```python linenums="1"\n{f.read_text()}\n```\n',
+        )
+    site.add(
+        "api/index.md",
+        "# API\n\n> Every function and class, by chapter\n\n" + "\n\n".join(site.api),
+    )
+    suites = [
+        suite(site, name, [f for f in runs if f.parts[-4] == name])
+        for name in sorted({f.parts[-4] for f in runs})
+    ]
+    site.add(
+        "results/index.md",
+        "# Results\n\n> What the suites of experiments found\n\n"
+        + "\n".join(f"- [{name}]({name}/index.md): {about(name)}" for o in suites for name in o),
+    )
 
-    chapters = [f'{name}.md' for name, f in notebooks.items() if f.name[0].isdigit()]
-    lab = [f'{name}.md' for name in notebooks if name == 'explore']
-    guides = [f'{name}.md' for name in notebooks if f'{name}.md' not in ['index.md', *chapters, *lab]]
-    sections = {'Book': chapters, 'Guides': guides, 'Lab': lab, 'Results': ['results/index.md', *suites], 'API': ['api/index.md', {'Source': [f'api/{f.stem}.md' for f in modules]}]}
-    config.nav = [{'Home': 'index.md'}, *({k: v} for k, v in sections.items() if v)]
+    chapters = [f"{name}.md" for name, f in notebooks.items() if f.name[0].isdigit()]
+    lab = [f"{name}.md" for name in notebooks if name == "explore"]
+    guides = [
+        f"{name}.md" for name in notebooks if f"{name}.md" not in ["index.md", *chapters, *lab]
+    ]
+    sections = {
+        "Book": chapters,
+        "Guides": guides,
+        "Lab": lab,
+        "Results": ["results/index.md", *suites],
+        "API": ["api/index.md", {"Source": [f"api/{f.stem}.md" for f in modules]}],
+    }
+    config.nav = [{"Home": "index.md"}, *({k: v} for k, v in sections.items() if v)]
 
 
 def about(name):
     "The comment at the top of a suite's params.yaml"
-    params = ROOT / 'suites' / name / 'params.yaml'
-    text = (params if params.exists() else ROOT / 'params.yaml').read_text()   # the quick suite's is at the top
-    return ' '.join(re.match(r'(#.*\n)*', text)[0].replace('#', '').split())
+    params = ROOT / "suites" / name / "params.yaml"
+    text = (
+        params if params.exists() else ROOT / "params.yaml"
+    ).read_text()  # the quick suite's is at the top
+    return " ".join(re.match(r"(#.*\n)*", text)[0].replace("#", "").split())
 
 
 def suite(site, name, runs):
     "The page of a suite: tables, figures, runs, and what the executed notebooks say of them. Returns its part of the navigation."
-    folder, here = ROOT / 'results' / name, f'results/{name}'
-    cells = [''.join(c['source']) for f in folder.glob('*/*.ipynb') for c in json.loads(f.read_text())['cells']]
-    notes = {m[1]: c for c in cells if (m := re.match(r'## (\w+):', c))}
-    text = [f'# {name}', about(name)]
-    for f in sorted(folder.glob('tables/*.md')):
-        site.copy(f.with_suffix('.csv'), f'{here}/{f.stem}.csv')
-        text += [notes.get(f.stem, f'## {f.stem.capitalize()}'), f.read_text(), f'[{f.stem}.csv]({f.stem}.csv)']
-    for f in sorted(folder.glob('figures/*.svg')):
-        site.copy(f, f'{here}/{f.name}')
-        said = notes.get(f.stem, f'## {f.stem}')
-        text += [said, f'![{plain(said)}]({f.name})']
+    folder, here = ROOT / "results" / name, f"results/{name}"
+    cells = [
+        "".join(c["source"])
+        for f in folder.glob("*/*.ipynb")
+        for c in json.loads(f.read_text())["cells"]
+    ]
+    notes = {m[1]: c for c in cells if (m := re.match(r"## (\w+):", c))}
+    text = [f"# {name}", about(name)]
+    for f in sorted(folder.glob("tables/*.md")):
+        site.copy(f.with_suffix(".csv"), f"{here}/{f.stem}.csv")
+        text += [
+            notes.get(f.stem, f"## {f.stem.capitalize()}"),
+            f.read_text(),
+            f"[{f.stem}.csv]({f.stem}.csv)",
+        ]
+    for f in sorted(folder.glob("figures/*.svg")):
+        site.copy(f, f"{here}/{f.name}")
+        said = notes.get(f.stem, f"## {f.stem}")
+        text += [said, f"![{plain(said)}]({f.name})"]
     rows = []
     for f in runs:
         site.notebook(f, str(f.relative_to(ROOT)), title=f.parts[-2])
-        o = pd.read_csv(f.parent / 'summary.csv')
-        test = dict.fromkeys(f'{100 * a:.1f}' for a in (o.test_accuracy.min(), o.test_accuracy.max()))
-        rows.append({'run': f'[{f.parts[-2]}]({f.parts[-2]}.md)', 'data set': o.dataset[0], 'network': o.arch[0], 'methods': ', '.join(o.method.unique()), 'experiments': len(o), 'test %': ' to '.join(test)})
-    text += ['## Runs', 'Executed notebooks: what was run, how it learned, what is left of the networks.', pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)]
-    site.add(f'{here}/index.md', '\n\n'.join(text))
-    return {name: [f'{here}/index.md', *(f'{here}/{f.parts[-2]}.md' for f in runs)]}
+        o = pd.read_csv(f.parent / "summary.csv")
+        test = dict.fromkeys(
+            f"{100 * a:.1f}" for a in (o.test_accuracy.min(), o.test_accuracy.max())
+        )
+        rows.append(
+            {
+                "run": f"[{f.parts[-2]}]({f.parts[-2]}.md)",
+                "data set": o.dataset[0],
+                "network": o.arch[0],
+                "methods": ", ".join(o.method.unique()),
+                "experiments": len(o),
+                "test %": " to ".join(test),
+            }
+        )
+    text += [
+        "## Runs",
+        "Executed notebooks: what was run, how it learned, what is left of the networks.",
+        pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True),
+    ]
+    site.add(f"{here}/index.md", "\n\n".join(text))
+    return {name: [f"{here}/index.md", *(f"{here}/{f.parts[-2]}.md" for f in runs)]}
 
 
 def plain(section):
     "A heading and what is said below it, without Markdown: describes an image"
-    heading, _, text = re.sub(r'\[(.*?)\]\(.*?\)', r'\1', section).lstrip('# ').partition('\n')
-    return shorten(re.sub(r'\$.*?\$|^\|.*|[`*"\[\]]', '', f'{heading}. {text}', flags=re.M), 300, placeholder=' …')
+    heading, _, text = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", section).lstrip("# ").partition("\n")
+    return shorten(
+        re.sub(r'\$.*?\$|^\|.*|[`*"\[\]]', "", f"{heading}. {text}", flags=re.M),
+        300,
+        placeholder=" …",
+    )
 
 
 class Site:
     "Collects pages; `pages` says which page shows which file of the repository, `api` what each chapter documents"
-    def __init__(self, files, config): self.files, self.config, self.pages, self.api = files, config, {}, []
-    def add(self, uri, content): self.files.append(File.generated(self.config, uri, content=content))
+
+    def __init__(self, files, config):
+        self.files, self.config, self.pages, self.api = files, config, {}, []
+
+    def add(self, uri, content):
+        self.files.append(File.generated(self.config, uri, content=content))
+
     def copy(self, path, uri):
-        if uri not in self.files.src_uris: self.files.append(File.generated(self.config, uri, abs_src_path=str(path)))
+        if uri not in self.files.src_uris:
+            self.files.append(File.generated(self.config, uri, abs_src_path=str(path)))
 
     def notebook(self, path, source, title=None, code=True):
         "The page of a notebook that lies at `source` in the repository"
-        page, text, said, symbols = self.pages[source], [] if code else ['---\nhide: [navigation]\n---'], '', []
-        for n, cell in enumerate(json.loads(path.read_text())['cells']):
-            src = ''.join(cell['source'])
-            if cell['cell_type'] == 'raw':   # nbdev's front matter
-                meta = yaml.safe_load(src.strip().strip('-'))
-                text.append(f'# {meta["title"]}\n\n> {meta.get("description", "")}')
-            elif cell['cell_type'] == 'markdown':
-                if title: src = re.sub('^# .*', f'# {title}', src)
-                _, mark, section = ('\n' + re.sub('```.*?```', '', src, flags=re.S)).rpartition('\n#')
-                said = section if mark else said.split('\n')[0] + '\n' + src
+        page, text, said, symbols = (
+            self.pages[source],
+            [] if code else ["---\nhide: [navigation]\n---"],
+            "",
+            [],
+        )
+        for n, cell in enumerate(json.loads(path.read_text())["cells"]):
+            src = "".join(cell["source"])
+            if cell["cell_type"] == "raw":  # nbdev's front matter
+                meta = yaml.safe_load(src.strip().strip("-"))
+                text.append(f"# {meta['title']}\n\n> {meta.get('description', '')}")
+            elif cell["cell_type"] == "markdown":
+                if title:
+                    src = re.sub("^# .*", f"# {title}", src)
+                _, mark, section = ("\n" + re.sub("```.*?```", "", src, flags=re.S)).rpartition(
+                    "\n#"
+                )
+                said = section if mark else said.split("\n")[0] + "\n" + src
                 text.append(self.linked(src, page, source))
             else:
-                shown = re.sub(r'^#\|.*\n', '', src, flags=re.M)
-                if code and shown.strip() and '#| echo: false' not in src: text.append(f'```python\n{shown}\n```')
-                for i, o in enumerate(cell['outputs']): text.append(self.output(o, page, source, f'{n}-{i}', said, symbols))
-        if symbols: self.api.append(f'## [{Path(page).stem}](../{page})\n\n| name | what it is |\n|:--|:--|\n' + '\n'.join(symbols))
-        self.add(page, '\n\n'.join(text))
+                shown = re.sub(r"^#\|.*\n", "", src, flags=re.M)
+                if code and shown.strip() and "#| echo: false" not in src:
+                    text.append(f"```python\n{shown}\n```")
+                for i, o in enumerate(cell["outputs"]):
+                    text.append(self.output(o, page, source, f"{n}-{i}", said, symbols))
+        if symbols:
+            self.api.append(
+                f"## [{Path(page).stem}](../{page})\n\n| name | what it is |\n|:--|:--|\n"
+                + "\n".join(symbols)
+            )
+        self.add(page, "\n\n".join(text))
 
     def output(self, output, page, source, number, said, symbols):
         "Markdown of a cell's output"
-        data = {k: v if isinstance(v, str) else ''.join(v) for k, v in output.get('data', {}).items()}
-        if m := SYMBOL.match(data.get('text/markdown', '')):
+        data = {
+            k: v if isinstance(v, str) else "".join(v) for k, v in output.get("data", {}).items()
+        }
+        if m := SYMBOL.match(data.get("text/markdown", "")):
             at, name, signature, doc = m.groups()
-            if name[0].isupper(): signature = signature.replace('def ', 'class ', 1)
-            anchor = name if any(f'#{name.lower()})' in o for o in symbols) else name.lower()
-            symbols.append(f'| [`{name}`](../{page}#{anchor}) | {self.linked(doc.strip().split(chr(10))[0].strip("*"), "api/index.md", source)} |')
-            return self.linked(f'### {name} {{ id="{anchor}" }}\n\n' + (f'[source]({at}){{ .source }}\n\n' if at else '') + signature + doc, page, source)
-        if 'text/markdown' in data: return self.linked(data['text/markdown'], page, source)
-        if 'image/png' in data:
-            name = f'{Path(page).stem}-{number}.png'
-            self.files.append(File.generated(self.config, join(dirname(page), name), content=base64.b64decode(data['image/png'])))
-            return f'![{plain(said)}]({name})'
-        if 'image/svg+xml' in data:
-            name = f'{Path(page).stem}-{number}.svg'
-            self.files.append(File.generated(self.config, join(dirname(page), name), content=data['image/svg+xml']))
-            return f'![{plain(said)}]({name})'
-        if 'text/html' in data: return re.sub(r'<style.*?</style>| (border|class|style)="[^"]*"', '', data['text/html'], flags=re.S)
-        said = data.get('text/plain') or ''.join(output.get('text', ''))
+            if name[0].isupper():
+                signature = signature.replace("def ", "class ", 1)
+            anchor = name if any(f"#{name.lower()})" in o for o in symbols) else name.lower()
+            symbols.append(
+                f"| [`{name}`](../{page}#{anchor}) | {self.linked(doc.strip().split(chr(10))[0].strip('*'), 'api/index.md', source)} |"
+            )
+            return self.linked(
+                f'### {name} {{ id="{anchor}" }}\n\n'
+                + (f"[source]({at}){{ .source }}\n\n" if at else "")
+                + signature
+                + doc,
+                page,
+                source,
+            )
+        if "text/markdown" in data:
+            return self.linked(data["text/markdown"], page, source)
+        if "image/png" in data:
+            name = f"{Path(page).stem}-{number}.png"
+            self.files.append(
+                File.generated(
+                    self.config,
+                    join(dirname(page), name),
+                    content=base64.b64decode(data["image/png"]),
+                )
+            )
+            return f"![{plain(said)}]({name})"
+        if "image/svg+xml" in data:
+            name = f"{Path(page).stem}-{number}.svg"
+            self.files.append(
+                File.generated(
+                    self.config, join(dirname(page), name), content=data["image/svg+xml"]
+                )
+            )
+            return f"![{plain(said)}]({name})"
+        if "text/html" in data:
+            return re.sub(
+                r'<style.*?</style>| (border|class|style)="[^"]*"',
+                "",
+                data["text/html"],
+                flags=re.S,
+            )
+        said = data.get("text/plain") or "".join(output.get("text", ""))
         return f'<pre class="output"><code>{escape(said.strip(chr(10)))}</code></pre>'
 
     def linked(self, text, page, source):
         "Markdown whose links lead from `page` to other pages; nbdev's callouts become admonitions"
         cfg = get_config()
+
         def link(m):
-            url, anchor = m[1].removeprefix(cfg.doc_host + cfg.doc_baseurl.rstrip('/') if cfg.doc_host else ''), m[2] or ''
-            if url.startswith('/blob/'): to, anchor = self.pages[url.split('/', 3)[3]], anchor.replace('#L', '#line-0-')
-            elif url.startswith('/'): to, anchor = url[1:].replace('.html', '.md'), re.sub(r'#_.*|\..*', '', anchor)   # private names and methods have no place of their own
-            elif re.match(r'\w+:', url) or not url: return m[0]
+            url, anchor = (
+                m[1].removeprefix(
+                    cfg.doc_host + cfg.doc_baseurl.rstrip("/") if cfg.doc_host else ""
+                ),
+                m[2] or "",
+            )
+            if url.startswith("/blob/"):
+                to, anchor = self.pages[url.split("/", 3)[3]], anchor.replace("#L", "#line-0-")
+            elif url.startswith("/"):
+                to, anchor = (
+                    url[1:].replace(".html", ".md"),
+                    re.sub(r"#_.*|\..*", "", anchor),
+                )  # private names and methods have no place of their own
+            elif re.match(r"\w+:", url) or not url:
+                return m[0]
             else:
                 file = normpath(join(dirname(source), url))
-                to = self.pages.get(file) or f'files/{file}'
-                if (ROOT / file).is_file() and file not in self.pages: self.copy(ROOT / file, to)
-            return f']({relpath(to, dirname(page) or ".")}{anchor})'
+                to = self.pages.get(file) or f"files/{file}"
+                if (ROOT / file).is_file() and file not in self.pages:
+                    self.copy(ROOT / file, to)
+            return f"]({relpath(to, dirname(page) or '.')}{anchor})"
+
         parts = CODE.split(text)
-        parts[::2] = (re.sub(r'\]\(([^)\s#]*)(#[^)\s]*)?\)', link, o) for o in parts[::2])
-        text = re.sub(r'^:::+ *\{\.callout-(\w+).*?\}\n(.*?)\n:::+$', r'/// \1\n\2\n///', ''.join(parts), flags=re.M | re.S)
-        return re.sub(r'^(:::.*|<!-- WARNING: THIS FILE.*)$', '', text, flags=re.M)
+        parts[::2] = (re.sub(r"\]\(([^)\s#]*)(#[^)\s]*)?\)", link, o) for o in parts[::2])
+        text = re.sub(
+            r"^:::+ *\{\.callout-(\w+).*?\}\n(.*?)\n:::+$",
+            r"/// \1\n\2\n///",
+            "".join(parts),
+            flags=re.M | re.S,
+        )
+        return re.sub(r"^(:::.*|<!-- WARNING: THIS FILE.*)$", "", text, flags=re.M)

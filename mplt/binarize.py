@@ -6,47 +6,64 @@
 __all__ = ['sign', 'Sign', 'flat', 'pieces', 'gain']
 
 # %% ../nbs/02_binarize.ipynb #d0c7ac4c
-import numpy as np, torch
+import numpy as np
+import torch
 
 # %% ../nbs/02_binarize.ipynb #dd70d4a7
 class _Sign(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
-        return torch.copysign(x.new_ones(()), x+0) # + 0 makes −0 a 0
+        return torch.copysign(x.new_ones(()), x + 0)  # + 0 makes −0 a 0
+
     @staticmethod
-    def backward(ctx, grad): return grad*2*(1-ctx.saved_tensors[0].clip(-1,1).abs())
+    def backward(ctx, grad):
+        return grad * 2 * (1 - ctx.saved_tensors[0].clip(-1, 1).abs())
 
 # %% ../nbs/02_binarize.ipynb #ae89abcb
 def sign(
-    x:torch.Tensor, # Any shape
-)->torch.Tensor: # ±1, same shape and dtype
+    x: torch.Tensor,  # Any shape
+) -> torch.Tensor:  # ±1, same shape and dtype
     "The sign of `x`, with sign(0) = 1 and the gradient of a quadratic spline"
     return _Sign.apply(x)
 
 # %% ../nbs/02_binarize.ipynb #20203aa9
 class Sign(torch.nn.Module):
     "The binary activation: `sign` as a layer"
-    def forward(self, x): return sign(x)
+
+    def forward(self, x):
+        return sign(x)
 
 # %% ../nbs/02_binarize.ipynb #b2ccbc85
-def flat(x:torch.Tensor)->torch.Tensor: # A view in the order of the memory, for tensors without gaps
+def flat(
+    x: torch.Tensor,
+) -> torch.Tensor:  # A view in the order of the memory, for tensors without gaps
     return x.as_strided((x.numel(),), (1,))
 
+
 def pieces(
-    *tensors:torch.Tensor, # Of one shape; those laid out in memory otherwise than the last are copied, so only the last may be written to
-): # Yields a list of flat views, one of each tensor; on other devices than a CPU there is one piece
+    *tensors: torch.Tensor,  # Of one shape; those laid out in memory otherwise than the last are copied, so only the last may be written to
+):  # Yields a list of flat views, one of each tensor; on other devices than a CPU there is one piece
     "Walk through tensors together; a bool comes as uint8, since PyTorch is slow at converting bool"
     like = tensors[-1]
-    same = (flat(o if o.stride()==like.stride() else torch.empty_like(like, dtype=o.dtype).copy_(o)) for o in tensors)
-    for piece in zip(*(o.split(2**19 if o.device.type=='cpu' else o.numel()) for o in same)):
-        yield [o.view(torch.uint8) if o.dtype==torch.bool else o for o in piece]
+    same = (
+        flat(o if o.stride() == like.stride() else torch.empty_like(like, dtype=o.dtype).copy_(o))
+        for o in tensors
+    )
+    for piece in zip(*(o.split(2**19 if o.device.type == "cpu" else o.numel()) for o in same)):
+        yield [o.view(torch.uint8) if o.dtype == torch.bool else o for o in piece]
 
 # %% ../nbs/02_binarize.ipynb #7d489ac3
 def gain(
-    weight:torch.Tensor, # W, any shape
-    mask:torch.Tensor, # M, same shape: 1 or True where a weight is kept
-)->torch.Tensor: # alpha, a scalar; 0 if nothing is kept
+    weight: torch.Tensor,  # W, any shape
+    mask: torch.Tensor,  # M, same shape: 1 or True where a weight is kept
+) -> torch.Tensor:  # alpha, a scalar; 0 if nothing is kept
     "The mean magnitude of the kept weights"
-    kept = torch.tensor(np.count_nonzero(mask.numpy())) if mask.device.type=='cpu' else mask.count_nonzero() # NumPy is faster
-    return sum(m.to(w.dtype, copy=True).mul_(w).abs_().sum() for m,w in pieces(mask, weight))/kept.clamp(min=1)
+    kept = (
+        torch.tensor(np.count_nonzero(mask.numpy()))
+        if mask.device.type == "cpu"
+        else mask.count_nonzero()
+    )  # NumPy is faster
+    return sum(
+        m.to(w.dtype, copy=True).mul_(w).abs_().sum() for m, w in pieces(mask, weight)
+    ) / kept.clamp(min=1)

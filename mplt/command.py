@@ -6,180 +6,327 @@
 __all__ = ['SCRIPT', 'run_settings', 'parser', 'main']
 
 # %% ../nbs/14_command.ipynb #411e0776
-import argparse,json,logging,os,re,sys
-from dataclasses import asdict,fields
+import argparse
+import json
+import logging
+import os
+import re
+import sys
+from dataclasses import asdict, fields
 from pathlib import Path
 
-import matplotlib.pyplot as plt, pandas as pd
+import matplotlib.pyplot as plt
+import pandas as pd
 from fastcore.docments import docments
 
-from .data import SOURCES,fetch,settings,verify
-from .errors import UserError,pick
 from . import ticket
-from .experiment import RECIPES,Config,config,config_hash,find,finished,published_folder,read_rows,run,value
-from .export import EXPORTS,export
-from .pipeline import check_suite,suite_here
-from .report import accuracy_vs_remaining,iterations,save_figure
+from .data import SOURCES, fetch, settings, verify
+from .errors import UserError, pick
+from mplt.experiment import (
+    RECIPES,
+    Config,
+    config,
+    config_hash,
+    find,
+    finished,
+    published_folder,
+    read_rows,
+    run,
+    value,
+)
+from .export import EXPORTS, export
+from .pipeline import check_suite, suite_here
+from .report import accuracy_vs_remaining, iterations, save_figure
 from .subnet import METHODS
-from .train import Stopped,device
+from .train import Stopped, device
 
 # %% ../nbs/14_command.ipynb #2ddb6910
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
-        parsers = [self, *(p for a in self._actions if isinstance(a.choices, dict) for p in a.choices.values())]
+        parsers = [
+            self,
+            *(p for a in self._actions if isinstance(a.choices, dict) for p in a.choices.values()),
+        ]
         flags = {o: 1 for p in parsers for a in p._actions for o in a.option_strings}
-        if (m := re.match(r'unrecognized arguments: (--\w\S*)', message)): pick(flags, m[1], 'flag')
-        raise UserError(f'{message}: see `{self.prog} --help`')
+        if m := re.match(r"unrecognized arguments: (--\w\S*)", message):
+            pick(flags, m[1], "flag")
+        raise UserError(f"{message}: see `{self.prog} --help`")
 
 # %% ../nbs/14_command.ipynb #f19f23a4
-SCRIPT = dict(method='imp', dataset='mnist', arch='fc1', lr=1.2e-3, cycles=50, epochs=1, test_freq=50, batch_size=60, prune_percent=5)
-_modifiers = dict(reinit='draw the weights anew for each cycle', score='let learned scores decide what is pruned', binarize='use only the signs of the weights')
+SCRIPT = dict(
+    method="imp",
+    dataset="mnist",
+    arch="fc1",
+    lr=1.2e-3,
+    cycles=50,
+    epochs=1,
+    test_freq=50,
+    batch_size=60,
+    prune_percent=5,
+)
+_modifiers = dict(
+    reinit="draw the weights anew for each cycle",
+    score="let learned scores decide what is pruned",
+    binarize="use only the signs of the weights",
+)
 
 # %% ../nbs/14_command.ipynb #b061b460
 def run_settings(
-    **given, # The flags of `mplt run` that were given, by name
-)->dict: # For `config`
+    **given,  # The flags of `mplt run` that were given, by name
+) -> dict:  # For `config`
     "Settings from flags, those of the original script included; raises `UserError` for flags that do not go together"
     flags = {k: value(k, bool, given.pop(k)) for k in _modifiers if k in given}
-    if 'method' in given:
-        if (extra := [*flags, *(k for k in ('epochs_per_cycle',) if k in given)]): raise UserError(f"--{extra[0]} does not fit --method: it belongs to the command without --method; see `mplt methods` for the methods and --cycles, --epochs for their lengths")
+    if "method" in given:
+        if extra := [*flags, *(k for k in ("epochs_per_cycle",) if k in given)]:
+            raise UserError(
+                f"--{extra[0]} does not fit --method: it belongs to the command without --method; see `mplt methods` for the methods and --cycles, --epochs for their lengths"
+            )
         return given
-    method = ''.join(['imp', *(f'-{v}' for k,v in dict(reinit='reinit', score='score', binarize='binary').items() if flags.get(k))])
-    if method not in METHODS: raise UserError(f"--reinit does not fit --{'score' if flags.get('score') else 'binarize'}: {method!r} is no method, those in cycles are {', '.join(k for k,m in METHODS.items() if m.cycles)}")
-    if 'recipe' in given: raise UserError("--recipe does not fit a command without --method: its settings are those of the original script")
-    if 'cycles' in given: raise UserError("--cycles does not fit a command without --method: there --epochs says how many cycles")
-    base = {k: v for k,v in SCRIPT.items() if not (k=='prune_percent' and 'sparsity' in given)}
-    lengths = {k: value(old, int, given.pop(old)) for k,old in (('cycles','epochs'), ('epochs','epochs_per_cycle')) if old in given}
-    return base|dict(method=method)|given|lengths
+    method = "".join(
+        [
+            "imp",
+            *(
+                f"-{v}"
+                for k, v in dict(reinit="reinit", score="score", binarize="binary").items()
+                if flags.get(k)
+            ),
+        ]
+    )
+    if method not in METHODS:
+        raise UserError(
+            f"--reinit does not fit --{'score' if flags.get('score') else 'binarize'}: {method!r} is no method, those in cycles are {', '.join(k for k, m in METHODS.items() if m.cycles)}"
+        )
+    if "recipe" in given:
+        raise UserError(
+            "--recipe does not fit a command without --method: its settings are those of the original script"
+        )
+    if "cycles" in given:
+        raise UserError(
+            "--cycles does not fit a command without --method: there --epochs says how many cycles"
+        )
+    base = {k: v for k, v in SCRIPT.items() if not (k == "prune_percent" and "sparsity" in given)}
+    lengths = {
+        k: value(old, int, given.pop(old))
+        for k, old in (("cycles", "epochs"), ("epochs", "epochs_per_cycle"))
+        if old in given
+    }
+    return base | dict(method=method) | given | lengths
 
 # %% ../nbs/14_command.ipynb #520d3445
 def _plan(c):
     "What will be done, in words"
-    said = ('method','dataset','arch','sparsity','cycles','epochs') + (() if SOURCES[c.dataset].crop_flip else ('shift',))
-    rest = ', '.join(f'{k} {v}' for k,v in asdict(c).items() if k not in said)
-    lasts = f"{c.epochs} epoch{'s'[:c.epochs!=1]}"
-    how = f'{100*c.sparsity:g} % of the weights removed, {lasts}'
-    if c.cycles: how = f"{c.cycles+1} trainings of {lasts}, {'during' if c.mini_batch else 'before'} each but the first {100*(1-(1-c.sparsity)**(1/c.cycles)):.3g} % of the living weights removed, {100*(1-c.sparsity):.3g} % left at the end"
-    return f'{c.method} on {c.dataset} with {c.arch}: {how}\n({rest})'
+    said = ("method", "dataset", "arch", "sparsity", "cycles", "epochs") + (
+        () if SOURCES[c.dataset].crop_flip else ("shift",)
+    )
+    rest = ", ".join(f"{k} {v}" for k, v in asdict(c).items() if k not in said)
+    lasts = f"{c.epochs} epoch{'s'[: c.epochs != 1]}"
+    how = f"{100 * c.sparsity:g} % of the weights removed, {lasts}"
+    if c.cycles:
+        how = f"{c.cycles + 1} trainings of {lasts}, {'during' if c.mini_batch else 'before'} each but the first {100 * (1 - (1 - c.sparsity) ** (1 / c.cycles)):.3g} % of the living weights removed, {100 * (1 - c.sparsity):.3g} % left at the end"
+    return f"{c.method} on {c.dataset} with {c.arch}: {how}\n({rest})"
 
 # %% ../nbs/14_command.ipynb #16071221
 def _run(args):
-    given = {k: v for k,v in vars(args).items() if v is not None}
-    out,where = given.pop('out', None),device(given.pop('device', settings().device)).type
+    given = {k: v for k, v in vars(args).items() if v is not None}
+    out, where = given.pop("out", None), device(given.pop("device", settings().device)).type
     c = config(**run_settings(**given))
-    folder = Path(out or find(c) or settings().root/'runs'/config_hash(c))
-    print(f'{_plan(c)}\n'+(f'finished before, in {folder}' if finished(folder, c) else f'on {where}, into {folder}'))
+    folder = Path(out or find(c) or settings().root / "runs" / config_hash(c))
+    print(
+        f"{_plan(c)}\n"
+        + (f"finished before, in {folder}" if finished(folder, c) else f"on {where}, into {folder}")
+    )
     row = run(c, folder, where)
-    if folder.resolve()!=published_folder(c).resolve(): _draw(folder, f'{c.arch}, {c.dataset}, {c.method}') # what git keeps stays as it is
-    if c.cycles: print(read_rows(folder/'levels.csv')[['cycle','sparsity','weights_kept','val_accuracy','test_accuracy']].to_string(index=False))
-    file = folder/'ticket.safetensors'
-    print(f"test accuracy {row['test_accuracy']:.4f}, validation {row['val_accuracy']:.4f}; {row['weights_kept']} of {row['weights_total']} weights kept; {row['ticket_bytes']} bytes"+(f' in {file}' if file.exists() else ''))
+    if folder.resolve() != published_folder(c).resolve():
+        _draw(folder, f"{c.arch}, {c.dataset}, {c.method}")  # what git keeps stays as it is
+    if c.cycles:
+        print(
+            read_rows(folder / "levels.csv")[
+                ["cycle", "sparsity", "weights_kept", "val_accuracy", "test_accuracy"]
+            ].to_string(index=False)
+        )
+    file = folder / "ticket.safetensors"
+    print(
+        f"test accuracy {row['test_accuracy']:.4f}, validation {row['val_accuracy']:.4f}; {row['weights_kept']} of {row['weights_total']} weights kept; {row['ticket_bytes']} bytes"
+        + (f" in {file}" if file.exists() else "")
+    )
+
 
 def _draw(folder, title):
     "S1, and S2 for cycles"
-    for f in folder.glob('.S?.*.tmp'): f.unlink(missing_ok=True) # of a process that was killed while it drew
-    levels = read_rows(folder/'levels.csv')
-    for form in 'svg','png':
-        save_figure(iterations(read_rows(folder/'curves.csv'), title), folder/f'S1.{form}')
-        if levels.cycle.max(): save_figure(accuracy_vs_remaining(levels), folder/f'S2.{form}')
-    plt.close('all')
+    for f in folder.glob(".S?.*.tmp"):
+        f.unlink(missing_ok=True)  # of a process that was killed while it drew
+    levels = read_rows(folder / "levels.csv")
+    for form in "svg", "png":
+        save_figure(iterations(read_rows(folder / "curves.csv"), title), folder / f"S1.{form}")
+        if levels.cycle.max():
+            save_figure(accuracy_vs_remaining(levels), folder / f"S2.{form}")
+    plt.close("all")
 
 # %% ../nbs/14_command.ipynb #b49c260d
 def _add_run(commands):
-    p = commands.add_parser('run', help='run one experiment', description='Run one experiment; a run that was stopped goes on when it is started again. Without --method: iterative magnitude pruning (imp) with '
-        + ', '.join(f"--{'epochs' if k=='cycles' else 'epochs_per_cycle' if k=='epochs' else k} {v}" for k,v in SCRIPT.items() if k!='method')+', where --epochs counts cycles.', allow_abbrev=False)
-    docs,boolean = docments(Config),dict(nargs='?', const='True', metavar='TRUE')
+    p = commands.add_parser(
+        "run",
+        help="run one experiment",
+        description="Run one experiment; a run that was stopped goes on when it is started again. Without --method: iterative magnitude pruning (imp) with "
+        + ", ".join(
+            f"--{'epochs' if k == 'cycles' else 'epochs_per_cycle' if k == 'epochs' else k} {v}"
+            for k, v in SCRIPT.items()
+            if k != "method"
+        )
+        + ", where --epochs counts cycles.",
+        allow_abbrev=False,
+    )
+    docs, boolean = docments(Config), dict(nargs="?", const="True", metavar="TRUE")
     for f in fields(Config):
-        default = 'from the recipe' if f.default is None else f.default
+        default = "from the recipe" if f.default is None else f.default
         form = boolean if f.type is bool else dict(metavar=f.name.upper())
-        p.add_argument(f'--{f.name}', *(['--arch_type'] if f.name=='arch' else []), dest=f.name, help=f"{docs[f.name]} (with --method: {default}{'; without: how many prunings' if f.name=='epochs' else ''})".replace('%','%%'), **form)
-    p.add_argument('--prune_percent', metavar='PERCENT', help='%% of the living weights that each cycle removes, instead of --sparsity')
-    p.add_argument('--epochs_per_cycle', metavar='EPOCHS', help='without --method: epochs in each training')
-    for k,v in _modifiers.items(): p.add_argument(f'--{k}', help=f'without --method: {v}', **boolean)
-    p.add_argument('--recipe', help=f'where settings that are not given come from: {", ".join(RECIPES)} (default: {RECIPES[0]})')
-    p.add_argument('--device', help='auto, cpu, cuda, mps (default: as settings.ini says)')
-    p.add_argument('--out', metavar='FOLDER', help='run folder (default: runs/HASH); it gets config, curves, levels, summary, figures and the ticket with its masks')
+        p.add_argument(
+            f"--{f.name}",
+            *(["--arch_type"] if f.name == "arch" else []),
+            dest=f.name,
+            help=f"{docs[f.name]} (with --method: {default}{'; without: how many prunings' if f.name == 'epochs' else ''})".replace(
+                "%", "%%"
+            ),
+            **form,
+        )
+    p.add_argument(
+        "--prune_percent",
+        metavar="PERCENT",
+        help="%% of the living weights that each cycle removes, instead of --sparsity",
+    )
+    p.add_argument(
+        "--epochs_per_cycle", metavar="EPOCHS", help="without --method: epochs in each training"
+    )
+    for k, v in _modifiers.items():
+        p.add_argument(f"--{k}", help=f"without --method: {v}", **boolean)
+    p.add_argument(
+        "--recipe",
+        help=f"where settings that are not given come from: {', '.join(RECIPES)} (default: {RECIPES[0]})",
+    )
+    p.add_argument("--device", help="auto, cpu, cuda, mps (default: as settings.ini says)")
+    p.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="run folder (default: runs/HASH); it gets config, curves, levels, summary, figures and the ticket with its masks",
+    )
     p.set_defaults(do=_run)
 
 # %% ../nbs/14_command.ipynb #f1e3cc95
 def _data(args):
-    name = pick(SOURCES, args.name, 'data set')
-    place = Path(args.root or settings().data)/name
-    if args.what=='fetch': place = fetch(name, place.parent)
-    else: verify(name, place)
-    print(f'{place}:', 'a folder for each class' if SOURCES[name].folders else f'{len(SOURCES[name].files)} files verified')
+    name = pick(SOURCES, args.name, "data set")
+    place = Path(args.root or settings().data) / name
+    if args.what == "fetch":
+        place = fetch(name, place.parent)
+    else:
+        verify(name, place)
+    print(
+        f"{place}:",
+        "a folder for each class"
+        if SOURCES[name].folders
+        else f"{len(SOURCES[name].files)} files verified",
+    )
 
 # %% ../nbs/14_command.ipynb #aad1f1f8
 def _add_data(commands):
-    p = commands.add_parser('data', help='bring or check a data set', allow_abbrev=False)
-    p.add_argument('what', choices=('fetch','verify'), help='fetch: find, verify and lay out; verify: check what is there')
-    p.add_argument('name', help=', '.join(SOURCES))
-    p.add_argument('--root', metavar='FOLDER', help='folder of the data sets (default: as settings.ini says)')
+    p = commands.add_parser("data", help="bring or check a data set", allow_abbrev=False)
+    p.add_argument(
+        "what",
+        choices=("fetch", "verify"),
+        help="fetch: find, verify and lay out; verify: check what is there",
+    )
+    p.add_argument("name", help=", ".join(SOURCES))
+    p.add_argument(
+        "--root", metavar="FOLDER", help="folder of the data sets (default: as settings.ini says)"
+    )
     p.set_defaults(do=_data)
 
 # %% ../nbs/14_command.ipynb #954c843c
 def _ticket_info(args):
-    for k,v in ticket.info(args.file).items(): print(f'{json.dumps(k)[1:-1]}: {json.dumps(v)}') # escaped: a file's text is not for the terminal to obey
+    for k, v in ticket.info(args.file).items():
+        print(
+            f"{json.dumps(k)[1:-1]}: {json.dumps(v)}"
+        )  # escaped: a file's text is not for the terminal to obey
+
 
 def _ticket_verify(args):
     ticket.load(args.file)
-    print(f'{args.file}: whole, and its network was rebuilt exactly')
+    print(f"{args.file}: whole, and its network was rebuilt exactly")
 
-def _ticket_export(args): print(f'{args.out}: {export(args.file, args.out)} bytes')
+
+def _ticket_export(args):
+    print(f"{args.out}: {export(args.file, args.out)} bytes")
 
 # %% ../nbs/14_command.ipynb #f28c9e90
 def _add_ticket(commands):
-    what = commands.add_parser('ticket', help='look at a ticket, verify or export it').add_subparsers(title='what to do', required=True, metavar='WHAT')
-    for name,do,help in (('info',_ticket_info,'what the ticket says of itself'), ('verify',_ticket_verify,'read it and rebuild its network'), ('export',_ticket_export,'write it in another form')):
+    what = commands.add_parser(
+        "ticket", help="look at a ticket, verify or export it"
+    ).add_subparsers(title="what to do", required=True, metavar="WHAT")
+    for name, do, help in (
+        ("info", _ticket_info, "what the ticket says of itself"),
+        ("verify", _ticket_verify, "read it and rebuild its network"),
+        ("export", _ticket_export, "write it in another form"),
+    ):
         p = what.add_parser(name, help=help, allow_abbrev=False)
-        p.add_argument('file', help='a ticket')
-        if name=='export': p.add_argument('out', help=f'file to write; its suffix says the form: {", ".join(EXPORTS)}')
+        p.add_argument("file", help="a ticket")
+        if name == "export":
+            p.add_argument(
+                "out", help=f"file to write; its suffix says the form: {', '.join(EXPORTS)}"
+            )
         p.set_defaults(do=do)
 
 # %% ../nbs/14_command.ipynb #15faf8dd
-def _methods(args): print(pd.DataFrame({k: asdict(m) for k,m in METHODS.items()}).T.to_string())
+def _methods(args):
+    print(pd.DataFrame({k: asdict(m) for k, m in METHODS.items()}).T.to_string())
+
 
 def _check(args):
     suite = args.suite or suite_here()
     check_suite(suite)
-    print(f'suite {suite}: every run is sound')
+    print(f"suite {suite}: every run is sound")
 
 # %% ../nbs/14_command.ipynb #c468e7b7
-def parser()->argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     "The command's parser"
-    p = _Parser('mplt', description='Multi-prize lottery tickets: a seed and a mask.', allow_abbrev=False)
-    commands = p.add_subparsers(title='commands', required=True, metavar='COMMAND')
+    p = _Parser(
+        "mplt", description="Multi-prize lottery tickets: a seed and a mask.", allow_abbrev=False
+    )
+    commands = p.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_data(commands)
     _add_ticket(commands)
-    commands.add_parser('methods', help='print the grid of methods').set_defaults(do=_methods)
-    p_check = commands.add_parser('check', help="check a suite's params.yaml; the pipeline's first stage", allow_abbrev=False)
-    p_check.add_argument('suite', nargs='?', help='its name (default: the suite in this folder)')
+    commands.add_parser("methods", help="print the grid of methods").set_defaults(do=_methods)
+    p_check = commands.add_parser(
+        "check", help="check a suite's params.yaml; the pipeline's first stage", allow_abbrev=False
+    )
+    p_check.add_argument("suite", nargs="?", help="its name (default: the suite in this folder)")
     p_check.set_defaults(do=_check)
     return p
 
 # %% ../nbs/14_command.ipynb #243bbe8d
 def main(
-    argv:list=None, # Arguments; the process's if None
-): # Exit status
+    argv: list = None,  # Arguments; the process's if None
+):  # Exit status
     "The command `mplt`"
-    logging.basicConfig(format='%(message)s')
-    if not sys.stderr.isatty(): logging.getLogger('mplt').setLevel('INFO')
+    logging.basicConfig(format="%(message)s")
+    if not sys.stderr.isatty():
+        logging.getLogger("mplt").setLevel("INFO")
     try:
         args = parser().parse_args(argv)
-        do = vars(args).pop('do')
+        do = vars(args).pop("do")
         do(args)
         sys.stdout.flush()
         return 0
-    except BrokenPipeError: # `mplt methods | head`: whoever read the output has seen enough
+    except BrokenPipeError:  # `mplt methods | head`: whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except UserError as e:
-        print(f'mplt: {e}', file=sys.stderr)
+        print(f"mplt: {e}", file=sys.stderr)
         return 2
     except Stopped as e:
-        print(f'mplt: {e.args[0]}, state saved: the same command goes on from there', file=sys.stderr)
-        return 128+e.args[1]
+        print(
+            f"mplt: {e.args[0]}, state saved: the same command goes on from there", file=sys.stderr
+        )
+        return 128 + e.args[1]
     except KeyboardInterrupt:
-        print('mplt: stopped', file=sys.stderr)
+        print("mplt: stopped", file=sys.stderr)
         return 130

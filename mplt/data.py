@@ -7,336 +7,552 @@ __all__ = ['SOURCES', 'Images', 'DataSet', 'settings', 'Source', 'verify', 'fetc
            'stratified', 'split', 'crop_flip', 'normalise', 'batches']
 
 # %% ../nbs/01_data.ipynb #df1f4c99
-import configparser,gzip,hashlib,io,os,pickle,shutil,subprocess,tempfile
+import configparser
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import shutil
+import subprocess
+import tempfile
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass,replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np, torch
+import numpy as np
+import torch
 from fastcore.xtras import Config
 from PIL import Image
 
 import mplt
-from .errors import UserError,pick
+from .errors import UserError, pick
 
 # %% ../nbs/01_data.ipynb #c71224fd
-_settings = dict(data='data', data_mirror='', device='auto', threads='0')
+_settings = dict(data="data", data_mirror="", device="auto", threads="0")
 
-def settings()->SimpleNamespace: # `root` (folder of settings.ini, else this one), `data` (folder), `data_mirror` (folder or None), `device`, `threads` (0: PyTorch decides)
+
+def settings() -> (
+    SimpleNamespace
+):  # `root` (folder of settings.ini, else this one), `data` (folder), `data_mirror` (folder or None), `device`, `threads` (0: PyTorch decides)
     "The machine's settings, from the nearest settings.ini at or above this folder and the environment"
-    try: found = Config.find('settings.ini', interpolation=None)
-    except configparser.Error as e: raise UserError(f"settings.ini cannot be read ({' '.join(str(e).split())}): expected lines like 'threads = 2' under [DEFAULT]") from None
-    s = {k: os.environ.get(f'MPLT_{k.upper()}', found.get(k, v) if found else v) for k,v in _settings.items()}
+    try:
+        found = Config.find("settings.ini", interpolation=None)
+    except configparser.Error as e:
+        raise UserError(
+            f"settings.ini cannot be read ({' '.join(str(e).split())}): expected lines like 'threads = 2' under [DEFAULT]"
+        ) from None
+    s = {
+        k: os.environ.get(f"MPLT_{k.upper()}", found.get(k, v) if found else v)
+        for k, v in _settings.items()
+    }
     here = found.config_path if found else Path.cwd()
-    if not s['threads'].isdigit(): raise UserError(f"threads is {s['threads']!r} in settings.ini or MPLT_THREADS: expected a whole number, 0 for PyTorch's own choice")
-    mirror = here/Path(s['data_mirror']).expanduser() if s['data_mirror'] else None
-    return SimpleNamespace(root=here, data=here/Path(s['data']).expanduser(), data_mirror=mirror, device=s['device'], threads=int(s['threads']))
+    if not s["threads"].isdigit():
+        raise UserError(
+            f"threads is {s['threads']!r} in settings.ini or MPLT_THREADS: expected a whole number, 0 for PyTorch's own choice"
+        )
+    mirror = here / Path(s["data_mirror"]).expanduser() if s["data_mirror"] else None
+    return SimpleNamespace(
+        root=here,
+        data=here / Path(s["data"]).expanduser(),
+        data_mirror=mirror,
+        device=s["device"],
+        threads=int(s["threads"]),
+    )
 
 # %% ../nbs/01_data.ipynb #4ca0fe47
 @dataclass(frozen=True)
 class Source:
     "A data set: where its bytes lie and what they mean"
-    files: dict       # path inside a torchvision folder: MD5 of the uncompressed bytes
-    classes: tuple    # class names, in the order of the labels
-    mean: tuple       # per channel, of pixels in [0, 1]
-    std: tuple        # per channel, of pixels in [0, 1]
+
+    files: dict  # path inside a torchvision folder: MD5 of the uncompressed bytes
+    classes: tuple  # class names, in the order of the labels
+    mean: tuple  # per channel, of pixels in [0, 1]
+    std: tuple  # per channel, of pixels in [0, 1]
     crop_flip: bool = False  # training images are shifted and mirrored at random
-    download: str = ''       # torchvision's class for it; '' if it is not downloadable
-    debian: str = ''         # Debian's package with the same files, gzipped; '' if there is none
-    in_shape: tuple = (1,28,28)  # channels, height, width
-    folders: bool = False    # image files of any size, a folder for each class, under train/ and val/
+    download: str = ""  # torchvision's class for it; '' if it is not downloadable
+    debian: str = ""  # Debian's package with the same files, gzipped; '' if there is none
+    in_shape: tuple = (1, 28, 28)  # channels, height, width
+    folders: bool = False  # image files of any size, a folder for each class, under train/ and val/
 
 # %% ../nbs/01_data.ipynb #c2db3de8
-_digits = dict(classes=tuple('0123456789'), mean=(.1307,), std=(.3081,))
+_digits = dict(classes=tuple("0123456789"), mean=(0.1307,), std=(0.3081,))
 SOURCES = dict(
-    mnist5k = Source({
-        'train-images-idx3-ubyte.gz': 'f3c474a0b88173c59067f6b3ff832ec3', 'train-labels-idx1-ubyte.gz': 'b42b7296c6cadd331a3fb866b4536fc6',
-        'test-images-idx3-ubyte.gz':  'c4352abd0ab86be1068038394d4416b3', 'test-labels-idx1-ubyte.gz':  'fda7fbb618a4b04daa0490a8f2c79d2f'}, **_digits),
-    fashion_mnist = Source({f'FashionMNIST/raw/{k}': v for k,v in {
-        'train-images-idx3-ubyte': 'f4a8712d7a061bf5bd6d2ca38dc4d50a', 'train-labels-idx1-ubyte': '9018921c3c673c538a1fc5bad174d6f9',
-        't10k-images-idx3-ubyte':  '8181f5470baa50b63fa0f6fddb340f0a', 't10k-labels-idx1-ubyte':  '15d484375f8d13e6eb1aabb0c3f46965'}.items()},
-        classes=('T-shirt/top','trouser','pullover','dress','coat','sandal','shirt','sneaker','bag','ankle boot'),
-        mean=(.2860,), std=(.3530,), download='FashionMNIST', debian='dataset-fashion-mnist'),
-    mnist = Source({f'MNIST/raw/{k}': v for k,v in {
-        'train-images-idx3-ubyte': '6bbc9ace898e44ae57da46a324031adb', 'train-labels-idx1-ubyte': 'a25bea736e30d166cdddb491f175f624',
-        't10k-images-idx3-ubyte':  '2646ac647ad5339dbf082846283269ea', 't10k-labels-idx1-ubyte':  '27ae3e4e09519cfbb04c329615203637'}.items()},
-        download='MNIST', **_digits),
-    cifar10 = Source({f'cifar-10-batches-py/{k}': v for k,v in {
-        'data_batch_1': 'c99cafc152244af753f735de768cd75f', 'data_batch_2': 'd4bba439e000b95fd0a9bffe97cbabec',
-        'data_batch_3': '54ebc095f3ab1f0389bbae665268c751', 'data_batch_4': '634d18415352ddfa80567beed471001a',
-        'data_batch_5': '482c414d41f54cd18b22e5b47cb7c3cb', 'test_batch':   '40351d587109b95175f43aff81a1287e'}.items()},
-        classes=('airplane','automobile','bird','cat','deer','dog','frog','horse','ship','truck'),
-        mean=(.491,.482,.447), std=(.247,.243,.262), crop_flip=True, download='CIFAR10', in_shape=(3,32,32)),
-    imagenet = Source({}, classes=(), mean=(.485,.456,.406), std=(.229,.224,.225), in_shape=(3,224,224), folders=True))
+    mnist5k=Source(
+        {
+            "train-images-idx3-ubyte.gz": "f3c474a0b88173c59067f6b3ff832ec3",
+            "train-labels-idx1-ubyte.gz": "b42b7296c6cadd331a3fb866b4536fc6",
+            "test-images-idx3-ubyte.gz": "c4352abd0ab86be1068038394d4416b3",
+            "test-labels-idx1-ubyte.gz": "fda7fbb618a4b04daa0490a8f2c79d2f",
+        },
+        **_digits,
+    ),
+    fashion_mnist=Source(
+        {
+            f"FashionMNIST/raw/{k}": v
+            for k, v in {
+                "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+                "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+                "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+                "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+            }.items()
+        },
+        classes=(
+            "T-shirt/top",
+            "trouser",
+            "pullover",
+            "dress",
+            "coat",
+            "sandal",
+            "shirt",
+            "sneaker",
+            "bag",
+            "ankle boot",
+        ),
+        mean=(0.2860,),
+        std=(0.3530,),
+        download="FashionMNIST",
+        debian="dataset-fashion-mnist",
+    ),
+    mnist=Source(
+        {
+            f"MNIST/raw/{k}": v
+            for k, v in {
+                "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+                "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+                "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+                "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+            }.items()
+        },
+        download="MNIST",
+        **_digits,
+    ),
+    cifar10=Source(
+        {
+            f"cifar-10-batches-py/{k}": v
+            for k, v in {
+                "data_batch_1": "c99cafc152244af753f735de768cd75f",
+                "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+                "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+                "data_batch_4": "634d18415352ddfa80567beed471001a",
+                "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+                "test_batch": "40351d587109b95175f43aff81a1287e",
+            }.items()
+        },
+        classes=(
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
+        ),
+        mean=(0.491, 0.482, 0.447),
+        std=(0.247, 0.243, 0.262),
+        crop_flip=True,
+        download="CIFAR10",
+        in_shape=(3, 32, 32),
+    ),
+    imagenet=Source(
+        {},
+        classes=(),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        in_shape=(3, 224, 224),
+        folders=True,
+    ),
+)
 
 # %% ../nbs/01_data.ipynb #2317e26d
-def _bytes(path): return (gzip.open if path.suffix=='.gz' else open)(path, 'rb').read()
+def _bytes(path):
+    return (gzip.open if path.suffix == ".gz" else open)(path, "rb").read()
 
 # %% ../nbs/01_data.ipynb #a30d2f9d
 def verify(
-    name:str, # A name in `SOURCES`
-    place, # Folder that holds the set's files
-    advice:str='', # What to do about a wrong file; '' if the set lies where `fetch` puts it
+    name: str,  # A name in `SOURCES`
+    place,  # Folder that holds the set's files
+    advice: str = "",  # What to do about a wrong file; '' if the set lies where `fetch` puts it
 ):
     "Refuse a missing or damaged file, by name"
-    if SOURCES[name].folders: return _check_folders(Path(place))
-    advice = advice or f'delete it if it is there, then `mplt data fetch {name}` brings it'
-    for file,md5 in SOURCES[name].files.items():
-        path = Path(place)/file
-        if not path.is_file(): raise UserError(f"{path} is missing: {advice}")
-        try: got = hashlib.md5(_bytes(path)).hexdigest()
-        except (OSError, EOFError) as e: got = f'unreadable ({e})'
-        if got!=md5: raise UserError(f"{path} is damaged: its MD5 is {got}, expected {md5}; {advice}")
+    if SOURCES[name].folders:
+        return _check_folders(Path(place))
+    advice = advice or f"delete it if it is there, then `mplt data fetch {name}` brings it"
+    for file, md5 in SOURCES[name].files.items():
+        path = Path(place) / file
+        if not path.is_file():
+            raise UserError(f"{path} is missing: {advice}")
+        try:
+            got = hashlib.md5(_bytes(path)).hexdigest()
+        except (OSError, EOFError) as e:
+            got = f"unreadable ({e})"
+        if got != md5:
+            raise UserError(f"{path} is damaged: its MD5 is {got}, expected {md5}; {advice}")
 
 # %% ../nbs/01_data.ipynb #1963b9ef
 def _check_folders(place):
     "Refuse folders that are not those of one set of classes"
     names = {}
-    for part in 'train','val':
-        if not (place/part).is_dir(): raise UserError(f"{place/part} is missing: put a folder of images for each class there")
-        names[part] = {o.name for o in (place/part).iterdir() if o.is_dir()}
-    if (odd := sorted(names['train'] ^ names['val'])): raise UserError(f"{place}: class {odd[0]!r} is in only one of train and val, put it into both")
-    if len(names['train'])<2: raise UserError(f"{place/'train'} has {len(names['train'])} folders of images: expected one for each of at least two classes")
+    for part in "train", "val":
+        if not (place / part).is_dir():
+            raise UserError(
+                f"{place / part} is missing: put a folder of images for each class there"
+            )
+        names[part] = {o.name for o in (place / part).iterdir() if o.is_dir()}
+    if odd := sorted(names["train"] ^ names["val"]):
+        raise UserError(
+            f"{place}: class {odd[0]!r} is in only one of train and val, put it into both"
+        )
+    if len(names["train"]) < 2:
+        raise UserError(
+            f"{place / 'train'} has {len(names['train'])} folders of images: expected one for each of at least two classes"
+        )
 
 # %% ../nbs/01_data.ipynb #1f7a8b2f
 class _beside(tempfile.TemporaryDirectory):
     "A temporary folder on the same disk as `place`"
+
     def __init__(self, place):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            super().__init__(prefix=f'.{place.name}-', dir=place.parent)
-        except OSError as e: raise UserError(f"{place.parent} cannot be written ({e.strerror}): choose another data folder in settings.ini or MPLT_DATA") from e
-    def __enter__(self): return Path(super().__enter__())
+            super().__init__(prefix=f".{place.name}-", dir=place.parent)
+        except OSError as e:
+            raise UserError(
+                f"{place.parent} cannot be written ({e.strerror}): choose another data folder in settings.ini or MPLT_DATA"
+            ) from e
+
+    def __enter__(self):
+        return Path(super().__enter__())
 
 # %% ../nbs/01_data.ipynb #c692d244
 @contextmanager
 def _disk(place):
     "A full or read-only disk, in one sentence"
-    try: yield
-    except OSError as e: raise UserError(f"{place} could not be written ({e.strerror or e}): free some space or choose another data folder in settings.ini or MPLT_DATA") from e
+    try:
+        yield
+    except OSError as e:
+        raise UserError(
+            f"{place} could not be written ({e.strerror or e}): free some space or choose another data folder in settings.ini or MPLT_DATA"
+        ) from e
 
 # %% ../nbs/01_data.ipynb #3fee4baa
 def _gather(name, mirror, tmp):
-    verify(name, mirror, 'put the right file there, or leave data_mirror empty')
+    verify(name, mirror, "put the right file there, or leave data_mirror empty")
     for f in SOURCES[name].files:
-        (tmp/f).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(mirror/f, tmp/f)
+        (tmp / f).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(mirror / f, tmp / f)
 
 # %% ../nbs/01_data.ipynb #9bb1ff5c
 def _from_debian(name, dest):
     "The package's files, unzipped to where torchvision would put them; False if it cannot be had"
     try:
-        subprocess.run(['apt-get', 'download', SOURCES[name].debian], cwd=dest, check=True, capture_output=True)
-        subprocess.run(['dpkg-deb', '-x', next(Path(dest).glob('*.deb')), dest], check=True, capture_output=True)
+        subprocess.run(
+            ["apt-get", "download", SOURCES[name].debian], cwd=dest, check=True, capture_output=True
+        )
+        subprocess.run(
+            ["dpkg-deb", "-x", next(Path(dest).glob("*.deb")), dest],
+            check=True,
+            capture_output=True,
+        )
         for f in SOURCES[name].files:
-            packed = next(Path(dest).glob(f'usr/share/**/{Path(f).name}.gz'))
-            (Path(dest)/f).parent.mkdir(parents=True, exist_ok=True)
-            (Path(dest)/f).write_bytes(_bytes(packed))
-    except (OSError,EOFError,subprocess.CalledProcessError,StopIteration): return False
+            packed = next(Path(dest).glob(f"usr/share/**/{Path(f).name}.gz"))
+            (Path(dest) / f).parent.mkdir(parents=True, exist_ok=True)
+            (Path(dest) / f).write_bytes(_bytes(packed))
+    except (OSError, EOFError, subprocess.CalledProcessError, StopIteration):
+        return False
     return True
 
 # %% ../nbs/01_data.ipynb #ea6398a6
 def _download(name, dest):
     import torchvision
+
     try:
-        for train in (True,False): getattr(torchvision.datasets, SOURCES[name].download)(dest, train=train, download=True)
+        for train in (True, False):
+            getattr(torchvision.datasets, SOURCES[name].download)(dest, train=train, download=True)
     except Exception as e:
-        if SOURCES[name].debian and _from_debian(name, dest): return
-        raise UserError(f"{name} could not be downloaded ({type(e).__name__}: {' '.join(str(e).split())}): check the network, or set data_mirror in settings.ini "
-                        f"(or MPLT_DATA_MIRROR) to a folder that holds {next(iter(SOURCES[name].files))}") from e
+        if SOURCES[name].debian and _from_debian(name, dest):
+            return
+        raise UserError(
+            f"{name} could not be downloaded ({type(e).__name__}: {' '.join(str(e).split())}): check the network, or set data_mirror in settings.ini "
+            f"(or MPLT_DATA_MIRROR) to a folder that holds {next(iter(SOURCES[name].files))}"
+        ) from e
 
 # %% ../nbs/01_data.ipynb #6b9e4f9d
 def fetch(
-    name:str, # A name in `SOURCES`
-    root=None, # Folder of the data sets; the one in settings.ini if None
-)->Path: # The folder root/name, with every file in it verified; of a set that cannot be downloaded, where it is
+    name: str,  # A name in `SOURCES`
+    root=None,  # Folder of the data sets; the one in settings.ini if None
+) -> Path:  # The folder root/name, with every file in it verified; of a set that cannot be downloaded, where it is
     "Find a data set (in `root`, in the mirror, by download), verify it, and lay it out in `root`"
-    name = pick(SOURCES, name, 'data set')
-    src,s = SOURCES[name],settings()
-    place = Path(root or s.data)/name
-    if not src.download and not place.exists(): # too large to be copied, or in the repository or in the installed package
-        place = next((o/name for o in (s.data_mirror, s.root/'data', Path(mplt.__file__).parent) if o and (o/name).exists()), place)
-    missing,mirror = [f for f in src.files if not (place/f).exists()],s.data_mirror
+    name = pick(SOURCES, name, "data set")
+    src, s = SOURCES[name], settings()
+    place = Path(root or s.data) / name
+    if (
+        not src.download and not place.exists()
+    ):  # too large to be copied, or in the repository or in the installed package
+        place = next(
+            (
+                o / name
+                for o in (s.data_mirror, s.root / "data", Path(mplt.__file__).parent)
+                if o and (o / name).exists()
+            ),
+            place,
+        )
+    missing, mirror = [f for f in src.files if not (place / f).exists()], s.data_mirror
     if missing:
-        if mirror and not mirror.is_dir(): raise UserError(f"data_mirror {mirror} (settings.ini or MPLT_DATA_MIRROR) is not a folder: correct it, or leave it empty")
+        if mirror and not mirror.is_dir():
+            raise UserError(
+                f"data_mirror {mirror} (settings.ini or MPLT_DATA_MIRROR) is not a folder: correct it, or leave it empty"
+            )
         with _beside(place) as tmp, _disk(place):
-            if mirror and any((mirror/f).exists() for f in src.files): _gather(name, mirror, tmp)
-            elif src.download: _download(name, tmp)
-            else: raise UserError(f"{place/missing[0]} is missing: {name} comes with the repository, `git checkout -- data/{name}` brings it back")
-            verify(name, tmp, 'the source it came from has other bytes, try again later or use a mirror')
+            if mirror and any((mirror / f).exists() for f in src.files):
+                _gather(name, mirror, tmp)
+            elif src.download:
+                _download(name, tmp)
+            else:
+                raise UserError(
+                    f"{place / missing[0]} is missing: {name} comes with the repository, `git checkout -- data/{name}` brings it back"
+                )
+            verify(
+                name,
+                tmp,
+                "the source it came from has other bytes, try again later or use a mirror",
+            )
             for f in missing:
-                (place/f).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(tmp/f, place/f)
+                (place / f).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(tmp / f, place / f)
     verify(name, place)
     return place
 
 # %% ../nbs/01_data.ipynb #a9e01807
-Images = namedtuple('Images', 'x y') # x: uint8 (n, channels, height, width), or `Photos`; y: int64 (n,)
-DataSet = namedtuple('DataSet', 'source train test') # a `Source` and two `Images`
+Images = namedtuple(
+    "Images", "x y"
+)  # x: uint8 (n, channels, height, width), or `Photos`; y: int64 (n,)
+DataSet = namedtuple("DataSet", "source train test")  # a `Source` and two `Images`
 
 # %% ../nbs/01_data.ipynb #b4807569
 def _idx(path):
     b = _bytes(path)
-    shape = [int.from_bytes(b[4+4*i:8+4*i], 'big') for i in range(b[3])]
-    return np.frombuffer(b, np.uint8, offset=4+4*b[3]).reshape(shape)
+    shape = [int.from_bytes(b[4 + 4 * i : 8 + 4 * i], "big") for i in range(b[3])]
+    return np.frombuffer(b, np.uint8, offset=4 + 4 * b[3]).reshape(shape)
+
 
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module, name):
-        allowed = {'_reconstruct': np._core.multiarray._reconstruct, 'ndarray': np.ndarray, 'dtype': np.dtype}
-        if module.split('.')[0]=='numpy' and name in allowed: return allowed[name]
-        raise pickle.UnpicklingError(f'{module}.{name} is not allowed')
+        allowed = {
+            "_reconstruct": np._core.multiarray._reconstruct,
+            "ndarray": np.ndarray,
+            "dtype": np.dtype,
+        }
+        if module.split(".")[0] == "numpy" and name in allowed:
+            return allowed[name]
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
 
 # %% ../nbs/01_data.ipynb #0dab7999
 def _read(name, paths):
-    if name!='cifar10':
-        x,y = map(_idx, paths)
-        return Images(torch.tensor(x)[:,None], torch.tensor(y).long())
-    batches = [_ArraysOnly(io.BytesIO(_bytes(p)), encoding='bytes').load() for p in paths]
-    x = np.concatenate([b[b'data'] for b in batches]).reshape(-1,3,32,32)
-    return Images(torch.from_numpy(x), torch.tensor([o for b in batches for o in b[b'labels']]))
+    if name != "cifar10":
+        x, y = map(_idx, paths)
+        return Images(torch.tensor(x)[:, None], torch.tensor(y).long())
+    batches = [_ArraysOnly(io.BytesIO(_bytes(p)), encoding="bytes").load() for p in paths]
+    x = np.concatenate([b[b"data"] for b in batches]).reshape(-1, 3, 32, 32)
+    return Images(torch.from_numpy(x), torch.tensor([o for b in batches for o in b[b"labels"]]))
 
 # %% ../nbs/01_data.ipynb #1b543d75
 def load(
-    name:str, # A name in `SOURCES`
-    root=None, # Folder of the data sets; the one in settings.ini if None
-)->DataSet: # `source`, `train` and `test`
+    name: str,  # A name in `SOURCES`
+    root=None,  # Folder of the data sets; the one in settings.ini if None
+) -> DataSet:  # `source`, `train` and `test`
     "Fetch and read a data set; raises `UserError` if it cannot be had or has wrong bytes"
     place = fetch(name, root)
-    if SOURCES[place.name].folders: return _load_folders(place)
-    files = [place/f for f in SOURCES[place.name].files]
-    cut = -1 if place.name=='cifar10' else 2
-    return DataSet(SOURCES[place.name], _read(place.name, files[:cut]), _read(place.name, files[cut:]))
+    if SOURCES[place.name].folders:
+        return _load_folders(place)
+    files = [place / f for f in SOURCES[place.name].files]
+    cut = -1 if place.name == "cifar10" else 2
+    return DataSet(
+        SOURCES[place.name], _read(place.name, files[:cut]), _read(place.name, files[cut:])
+    )
 
 # %% ../nbs/01_data.ipynb #b4690664
 def stream(
-    seed:int, # The run's seed
-    *names, # What is drawn: for instance a layer's name and 'weight'
-)->np.random.RandomState:
+    seed: int,  # The run's seed
+    *names,  # What is drawn: for instance a layer's name and 'weight'
+) -> np.random.RandomState:
     "The random stream that belongs to `seed` and `names`, the same for ever"
-    digest = hashlib.sha256('/'.join(map(str, (seed,)+names)).encode()).digest()
-    return np.random.RandomState(np.frombuffer(digest, '<u4'))
+    digest = hashlib.sha256("/".join(map(str, (seed,) + names)).encode()).digest()
+    return np.random.RandomState(np.frombuffer(digest, "<u4"))
 
 # %% ../nbs/01_data.ipynb #2d28ff79
 def random_part(
-    width:int, # Of the photograph, in pixels
-    height:int, # Of the photograph, in pixels
-    u:np.ndarray, # Uniform numbers in [0, 1): (10, 2) for the tries of area and shape, then (1, 2) for the place
-)->tuple: # left, top, right, bottom, in pixels
+    width: int,  # Of the photograph, in pixels
+    height: int,  # Of the photograph, in pixels
+    u: np.ndarray,  # Uniform numbers in [0, 1): (10, 2) for the tries of area and shape, then (1, 2) for the place
+) -> tuple:  # left, top, right, bottom, in pixels
     "A part of the photograph of random area and shape; if ten tries do not fit into it, as large a square as does"
-    for area,shape in u[:10]:
-        size,ratio = width*height*(.08+.92*area),(4/3)**(2*shape-1)
-        w,h = round((size*ratio)**.5),round((size/ratio)**.5)
-        if 0<w<=width and 0<h<=height: break
-    else: w = h = min(width, height)
-    left,top = (int(o) for o in u[10]*(width-w+1, height-h+1))
-    return left,top,left+w,top+h
+    for area, shape in u[:10]:
+        size, ratio = width * height * (0.08 + 0.92 * area), (4 / 3) ** (2 * shape - 1)
+        w, h = round((size * ratio) ** 0.5), round((size / ratio) ** 0.5)
+        if 0 < w <= width and 0 < h <= height:
+            break
+    else:
+        w = h = min(width, height)
+    left, top = (int(o) for o in u[10] * (width - w + 1, height - h + 1))
+    return left, top, left + w, top + h
 
 # %% ../nbs/01_data.ipynb #a7dcd61b
-def _middle(width, height, side): # of the same form as `random_part`
-    cut = min(width, height)*side/round(side*8/7)
-    return (width-cut)/2,(height-cut)/2,(width+cut)/2,(height+cut)/2
+def _middle(width, height, side):  # of the same form as `random_part`
+    cut = min(width, height) * side / round(side * 8 / 7)
+    return (width - cut) / 2, (height - cut) / 2, (width + cut) / 2, (height + cut) / 2
+
 
 def _photo(path, side, u=None):
     "A photograph as uint8 (3, side, side); `u` makes a random part of it, mirrored where its last number is below a half"
     try:
-        with Image.open(path) as f: image = f.convert('RGB')
-    except OSError as e: raise UserError(f"{path} cannot be read as an image ({e}): delete or replace it") from None
+        with Image.open(path) as f:
+            image = f.convert("RGB")
+    except OSError as e:
+        raise UserError(f"{path} cannot be read as an image ({e}): delete or replace it") from None
     box = _middle(*image.size, side) if u is None else random_part(*image.size, u)
-    x = np.asarray(image.resize((side,side), Image.Resampling.BILINEAR, box))
-    return torch.from_numpy((x if u is None or u[11,0]>=.5 else x[:,::-1]).copy()).permute(2,0,1)
+    x = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box))
+    return torch.from_numpy((x if u is None or u[11, 0] >= 0.5 else x[:, ::-1]).copy()).permute(
+        2, 0, 1
+    )
 
 # %% ../nbs/01_data.ipynb #99835058
 class Photos:
     "Images in files, read when they are needed"
-    def __init__(self, paths, side, device='cpu'): self.paths,self.side,self.device = np.asarray(paths),side,device
-    def __len__(self): return len(self.paths)
-    def __getitem__(self, i): return Photos(self.paths[i.cpu().numpy()], self.side, self.device) # i: indices or a mask, a tensor
-    def to(self, device): return Photos(self.paths, self.side, device)
-    def read(self, rng=None): # uint8 (n, 3, side, side); rng: a random part of each
-        us = [None]*len(self) if rng is None else rng.random_sample((len(self), 12, 2))
-        with ThreadPoolExecutor() as pool: return torch.stack(list(pool.map(_photo, self.paths, [self.side]*len(self), us))).to(self.device)
+
+    def __init__(self, paths, side, device="cpu"):
+        self.paths, self.side, self.device = np.asarray(paths), side, device
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, i):
+        return Photos(
+            self.paths[i.cpu().numpy()], self.side, self.device
+        )  # i: indices or a mask, a tensor
+
+    def to(self, device):
+        return Photos(self.paths, self.side, device)
+
+    def read(self, rng=None):  # uint8 (n, 3, side, side); rng: a random part of each
+        us = [None] * len(self) if rng is None else rng.random_sample((len(self), 12, 2))
+        with ThreadPoolExecutor() as pool:
+            return torch.stack(list(pool.map(_photo, self.paths, [self.side] * len(self), us))).to(
+                self.device
+            )
 
 # %% ../nbs/01_data.ipynb #f147dda5
 def _load_folders(place):
     "ImageNet, or folders like it; its validation images are our test images"
     source = SOURCES[place.name]
-    from torchvision.datasets import ImageFolder # here, since it takes a second that nothing else needs
-    try: train,test = (ImageFolder(place/part) for part in ('train','val'))
-    except (OSError,RuntimeError) as e: raise UserError(f"{place} cannot be read ({' '.join(str(e).split())}): expected a folder of images for each class under train and val") from None
-    images = lambda o: Images(Photos([p for p,_ in o.samples], source.in_shape[1]), torch.tensor(o.targets))
+    from torchvision.datasets import (
+        ImageFolder,
+    )  # here, since it takes a second that nothing else needs
+
+    try:
+        train, test = (ImageFolder(place / part) for part in ("train", "val"))
+    except (OSError, RuntimeError) as e:
+        raise UserError(
+            f"{place} cannot be read ({' '.join(str(e).split())}): expected a folder of images for each class under train and val"
+        ) from None
+    images = lambda o: Images(
+        Photos([p for p, _ in o.samples], source.in_shape[1]), torch.tensor(o.targets)
+    )
     return DataSet(replace(source, classes=tuple(train.classes)), images(train), images(test))
 
 # %% ../nbs/01_data.ipynb #e054d2e4
 def stratified(
-    y:torch.Tensor, # Labels, shape (n,)
-    n:int, # How many to draw
-    rng:np.random.RandomState, # Where the draw comes from
-)->torch.Tensor: # Indices of the drawn labels, sorted, shape (min(n, len(y)),)
+    y: torch.Tensor,  # Labels, shape (n,)
+    n: int,  # How many to draw
+    rng: np.random.RandomState,  # Where the draw comes from
+) -> torch.Tensor:  # Indices of the drawn labels, sorted, shape (min(n, len(y)),)
     "Draw `n` of the labels so that each class keeps its share"
     y = y.numpy()
-    share = np.bincount(y)*min(n, len(y))/len(y)
+    share = np.bincount(y) * min(n, len(y)) / len(y)
     take = share.astype(int)
-    take[np.argsort(take-share, kind='stable')[:round(share.sum())-take.sum()]] += 1
-    drawn = [rng.permutation(np.flatnonzero(y==c))[:k] for c,k in enumerate(take)]
+    take[np.argsort(take - share, kind="stable")[: round(share.sum()) - take.sum()]] += 1
+    drawn = [rng.permutation(np.flatnonzero(y == c))[:k] for c, k in enumerate(take)]
     return torch.from_numpy(np.sort(np.concatenate(drawn)))
 
 # %% ../nbs/01_data.ipynb #dd45f0e3
 def split(
-    data:DataSet, # From `load`
-    seed:int, # Of the draws (validation, limit)
-    limit:int=0, # At most so many images in each part, 0 for all
-)->SimpleNamespace: # `train`, `val` (a tenth of the training images) and `test`, each `Images`
+    data: DataSet,  # From `load`
+    seed: int,  # Of the draws (validation, limit)
+    limit: int = 0,  # At most so many images in each part, 0 for all
+) -> SimpleNamespace:  # `train`, `val` (a tenth of the training images) and `test`, each `Images`
     "Training, validation and test images; the same seed gives the same split"
     y = data.train.y
-    val = stratified(y, round(len(y)/10), stream(seed, 'validation'))
+    val = stratified(y, round(len(y) / 10), stream(seed, "validation"))
     rest = torch.ones(len(y), dtype=bool).index_fill(0, val, False)
-    parts = dict(train=Images(data.train.x[rest], y[rest]), val=Images(data.train.x[val], y[val]), test=data.test)
+    parts = dict(
+        train=Images(data.train.x[rest], y[rest]),
+        val=Images(data.train.x[val], y[val]),
+        test=data.test,
+    )
     if limit:
-        for k,p in parts.items(): parts[k] = Images(*(o[stratified(p.y, limit, stream(seed, 'limit', k))] for o in p))
+        for k, p in parts.items():
+            parts[k] = Images(*(o[stratified(p.y, limit, stream(seed, "limit", k))] for o in p))
     return SimpleNamespace(**parts)
 
 # %% ../nbs/01_data.ipynb #46c849c1
 def crop_flip(
-    x:torch.Tensor, # Images, (n, channels, height, width)
-    rng:np.random.RandomState, # Where the shifts and flips come from
-    shift:int=4, # Width of the black border from which a window of the old size is cut, in pixels
-)->torch.Tensor: # (n, channels, height, width)
+    x: torch.Tensor,  # Images, (n, channels, height, width)
+    rng: np.random.RandomState,  # Where the shifts and flips come from
+    shift: int = 4,  # Width of the black border from which a window of the old size is cut, in pixels
+) -> torch.Tensor:  # (n, channels, height, width)
     "Shift each image by up to `shift` pixels and mirror about half of them (He et al. 2016, section 4.2)"
-    n,_,h,w = x.shape
+    n, _, h, w = x.shape
     draw = lambda high: torch.from_numpy(rng.randint(high, size=n)).to(x.device)
-    windows = torch.nn.functional.pad(x, [shift]*4).unfold(2, h, 1).unfold(3, w, 1) # n, c, 2 shift + 1, 2 shift + 1, h, w
-    x = windows[torch.arange(n, device=x.device), :, draw(2*shift+1), draw(2*shift+1)]
-    return torch.where(draw(2).bool()[:,None,None,None], x.flip(-1), x)
+    windows = (
+        torch.nn.functional.pad(x, [shift] * 4).unfold(2, h, 1).unfold(3, w, 1)
+    )  # n, c, 2 shift + 1, 2 shift + 1, h, w
+    x = windows[torch.arange(n, device=x.device), :, draw(2 * shift + 1), draw(2 * shift + 1)]
+    return torch.where(draw(2).bool()[:, None, None, None], x.flip(-1), x)
 
 # %% ../nbs/01_data.ipynb #eaeeb800
 def normalise(
-    x:torch.Tensor, # uint8 images, (n, channels, height, width)
-    source:Source, # Whose channel statistics to use
-)->torch.Tensor: # float32, (n, channels, height, width), channels innermost in memory
+    x: torch.Tensor,  # uint8 images, (n, channels, height, width)
+    source: Source,  # Whose channel statistics to use
+) -> torch.Tensor:  # float32, (n, channels, height, width), channels innermost in memory
     "Pixels to numbers of about zero mean and unit variance per channel"
-    mean,std = (255*torch.tensor(o, device=x.device)[:,None,None] for o in (source.mean, source.std))
-    return ((x-mean)/std).contiguous(memory_format=torch.channels_last)
+    mean, std = (
+        255 * torch.tensor(o, device=x.device)[:, None, None] for o in (source.mean, source.std)
+    )
+    return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
 # %% ../nbs/01_data.ipynb #9505f8e7
 def batches(
-    images:Images, # On the device where the network is
-    source:Source, # Statistics and augmentation
-    size:int, # Images in a batch
-    seed:int=None, # Shuffle and augment with its streams; None: in order, as they are, to the last image
-    epoch:int=0, # Whose shuffle and augmentation
-    start:int=0, # First batch to yield, from 0
-    shift:int=4, # Of `crop_flip`, where the source has it
+    images: Images,  # On the device where the network is
+    source: Source,  # Statistics and augmentation
+    size: int,  # Images in a batch
+    seed: int = None,  # Shuffle and augment with its streams; None: in order, as they are, to the last image
+    epoch: int = 0,  # Whose shuffle and augmentation
+    start: int = 0,  # First batch to yield, from 0
+    shift: int = 4,  # Of `crop_flip`, where the source has it
 ):
     "Yield `(x, y)`: x float32 (size, channels, height, width), y int64 (size,)"
     n = len(images.y)
-    order = torch.arange(n) if seed is None else torch.from_numpy(stream(seed, 'order', epoch).permutation(n))
+    order = (
+        torch.arange(n)
+        if seed is None
+        else torch.from_numpy(stream(seed, "order", epoch).permutation(n))
+    )
     order = order.to(images.y.device)
-    for i in range(start, -(-n//size) if seed is None else n//size):
-        x,y = (o[order[i*size:(i+1)*size]] for o in images)
-        rng = stream(seed, 'augmentation', epoch, i) if seed is not None and (source.crop_flip or source.folders) else None
-        if source.folders: x = x.read(rng)
-        elif rng: x = crop_flip(x, rng, shift)
-        yield normalise(x, source),y
+    for i in range(start, -(-n // size) if seed is None else n // size):
+        x, y = (o[order[i * size : (i + 1) * size]] for o in images)
+        rng = (
+            stream(seed, "augmentation", epoch, i)
+            if seed is not None and (source.crop_flip or source.folders)
+            else None
+        )
+        if source.folders:
+            x = x.read(rng)
+        elif rng:
+            x = crop_flip(x, rng, shift)
+        yield normalise(x, source), y

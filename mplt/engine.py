@@ -6,109 +6,142 @@
 __all__ = ['check_parameters', 'stable', 'MpltEngine', 'read_params', 'stage_paths', 'main']
 
 # %% ../nbs/11_engine.ipynb #6ec6c005
-import ast,os,re,sys
+import ast
+import os
+import re
+import sys
 from pathlib import Path
 
 import yaml
 
-from .errors import UserError,check_name,pick
+from .errors import UserError, check_name, pick
 
 # %% ../nbs/11_engine.ipynb #504d08d6
 def check_parameters(
-    nb, # A notebook as papermill hands it to an engine
+    nb,  # A notebook as papermill hands it to an engine
 ):
     "Refuse parameters that the notebook does not have"
-    given = nb.metadata.papermill.get('parameters', {})
-    cells = [c for c in nb.cells if 'parameters' in c.metadata.get('tags', [])]
-    if not cells: raise UserError("the notebook has no cell tagged 'parameters': tag the one that assigns them")
-    names = [t.id for node in ast.parse(cells[0].source).body if isinstance(node, ast.Assign) for t in node.targets]
-    for k in given: pick(names, k, 'parameter')
+    given = nb.metadata.papermill.get("parameters", {})
+    cells = [c for c in nb.cells if "parameters" in c.metadata.get("tags", [])]
+    if not cells:
+        raise UserError(
+            "the notebook has no cell tagged 'parameters': tag the one that assigns them"
+        )
+    names = [
+        t.id
+        for node in ast.parse(cells[0].source).body
+        if isinstance(node, ast.Assign)
+        for t in node.targets
+    ]
+    for k in given:
+        pick(names, k, "parameter")
 
 # %% ../nbs/11_engine.ipynb #17d40aae
 def stable(
-    nb, # An executed notebook
-): # The same notebook, changed in place
+    nb,  # An executed notebook
+):  # The same notebook, changed in place
     "Strip what differs from one execution to the next"
-    nb.metadata.pop('papermill', None)
-    nb.metadata.get('language_info', {}).pop('version', None)
-    for i,c in enumerate(nb.cells):
-        c.id = f'cell-{i}'
-        c.metadata = {'tags': c.metadata['tags']} if c.metadata.get('tags') else {}
-        if c.cell_type!='code': continue
+    nb.metadata.pop("papermill", None)
+    nb.metadata.get("language_info", {}).pop("version", None)
+    for i, c in enumerate(nb.cells):
+        c.id = f"cell-{i}"
+        c.metadata = {"tags": c.metadata["tags"]} if c.metadata.get("tags") else {}
+        if c.cell_type != "code":
+            continue
         c.execution_count = None
-        c.outputs = [o for o in c.outputs if o.get('name')!='stderr']
+        c.outputs = [o for o in c.outputs if o.get("name") != "stderr"]
         for o in c.outputs:
-            if 'execution_count' in o: o.execution_count = None
+            if "execution_count" in o:
+                o.execution_count = None
     return nb
 
 # %% ../nbs/11_engine.ipynb #38adc8b7
 class MpltEngine:
     "Papermill's own engine, strict about parameters, with stable output"
+
     @staticmethod
     def execute_notebook(nb, kernel_name, output_path=None, **kwargs):
         from papermill.engines import NBClientEngine
+
         try:
             check_parameters(nb)
-            quiet = ['--log-level=40'] # of the kernel: errors only
-            kwargs['extra_arguments'] = quiet
+            quiet = ["--log-level=40"]  # of the kernel: errors only
+            kwargs["extra_arguments"] = quiet
             nb = NBClientEngine.execute_notebook(nb, kernel_name, output_path, **kwargs)
-            errors = [o for c in nb.cells for o in c.get('outputs', []) if o.output_type=='error']
-            if errors and errors[0].ename in ('UserError','Stopped'): raise UserError(errors[0].evalue)
+            errors = [o for c in nb.cells for o in c.get("outputs", []) if o.output_type == "error"]
+            if errors and errors[0].ename in ("UserError", "Stopped"):
+                raise UserError(errors[0].evalue)
         except UserError as e:
-            print(f'papermill: {e}', file=sys.stderr)
+            print(f"papermill: {e}", file=sys.stderr)
             sys.exit(2)
         return stable(nb)
 
     @staticmethod
-    def nb_kernel_name(nb, name=None): return name or nb.metadata.kernelspec.name
+    def nb_kernel_name(nb, name=None):
+        return name or nb.metadata.kernelspec.name
+
     @staticmethod
-    def nb_language(nb, language=None): return language or 'python'
+    def nb_language(nb, language=None):
+        return language or "python"
 
 # %% ../nbs/11_engine.ipynb #08786c28
-class _Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     "YAML, but a key that is there twice is a mistake"
+
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(k) for k,_ in node.value]
-        twice = [k for i,k in enumerate(keys) if k in keys[:i]]
-        if twice: raise yaml.constructor.ConstructorError(None, None, f'{twice[0]!r} is there twice', node.start_mark)
+        keys = [self.construct_object(k) for k, _ in node.value]
+        twice = [k for i, k in enumerate(keys) if k in keys[:i]]
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{twice[0]!r} is there twice", node.start_mark
+            )
         return super().construct_mapping(node, deep)
 
+
 def read_params(
-    file, # A params.yaml
-)->dict: # As it stands
+    file,  # A params.yaml
+) -> dict:  # As it stands
     "Read a suite's parameters; raises `UserError` if they are none"
-    try: return dict(yaml.load(Path(file).read_text(encoding='utf8'), _Loader))
-    except (OSError,ValueError,TypeError,yaml.YAMLError) as e:
-        why = ' '.join(str(e).split())
-        raise UserError(f"{Path(file).resolve()} is no suite ({why}): expected YAML with suite, root, defaults and runs") from None
+    try:
+        return dict(yaml.load(Path(file).read_text(encoding="utf8"), _Loader))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as e:
+        why = " ".join(str(e).split())
+        raise UserError(
+            f"{Path(file).resolve()} is no suite ({why}): expected YAML with suite, root, defaults and runs"
+        ) from None
+
 
 def stage_paths(
-    stage:str, # As DVC calls it: run@KEY, tables or figures
-    params:dict, # The suite's params.yaml
-)->tuple: # The notebook, where its executed copy goes, and its parameters
+    stage: str,  # As DVC calls it: run@KEY, tables or figures
+    params: dict,  # The suite's params.yaml
+) -> tuple:  # The notebook, where its executed copy goes, and its parameters
     "What is executed in a stage; raises `UserError` for names that are none"
-    name,_,key = stage.rpartition(':')[2].partition('@')
-    suite,root = params.get('suite'),params.get('root')
-    pick(('run','tables','figures'), name, 'stage')
-    for what,o in dict(suite=suite, **(dict(run=key) if name=='run' else {})).items(): check_name(o, what)
-    if not isinstance(root, str) or not re.fullmatch(r'(\.\./)*', root):
+    name, _, key = stage.rpartition(":")[2].partition("@")
+    suite, root = params.get("suite"), params.get("root")
+    pick(("run", "tables", "figures"), name, "stage")
+    for what, o in dict(suite=suite, **(dict(run=key) if name == "run" else {})).items():
+        check_name(o, what)
+    if not isinstance(root, str) or not re.fullmatch(r"(\.\./)*", root):
         raise UserError(f"root {root!r} is not the way to the repository: expected '' or '../../'")
-    out = f'runs/{key}/run' if name=='run' else f'{name}/{name}'
-    parameters = dict(suite=suite)|(dict(key=key) if name=='run' else {})
-    return f'{root}nbs/pipeline/{name}.ipynb',f'{root}results/{suite}/{out}.ipynb',parameters
+    out = f"runs/{key}/run" if name == "run" else f"{name}/{name}"
+    parameters = dict(suite=suite) | (dict(key=key) if name == "run" else {})
+    return f"{root}nbs/pipeline/{name}.ipynb", f"{root}results/{suite}/{out}.ipynb", parameters
 
 # %% ../nbs/11_engine.ipynb #91d833b8
-def main(): # Exit status
+def main():  # Exit status
     "The command `mplt-stage`"
     try:
-        stage = os.environ.get('DVC_STAGE') or (sys.argv[1:] or [''])[0]
-        try: from papermill import execute_notebook
-        except ImportError: raise UserError("papermill is missing: pip install 'mplt[pipeline]'") from None
-        notebook,out,parameters = stage_paths(stage, read_params('params.yaml'))
+        stage = os.environ.get("DVC_STAGE") or (sys.argv[1:] or [""])[0]
+        try:
+            from papermill import execute_notebook
+        except ImportError:
+            raise UserError("papermill is missing: pip install 'mplt[pipeline]'") from None
+        notebook, out, parameters = stage_paths(stage, read_params("params.yaml"))
         Path(out).parent.mkdir(parents=True, exist_ok=True)
-        how = dict(engine_name='mplt', kernel_name='python3', log_output=True, progress_bar=False)
+        how = dict(engine_name="mplt", kernel_name="python3", log_output=True, progress_bar=False)
         execute_notebook(notebook, out, parameters, **how)
-    except (UserError,OSError) as e:
-        print(f'mplt-stage: {e}', file=sys.stderr)
+    except (UserError, OSError) as e:
+        print(f"mplt-stage: {e}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt: return 130
+    except KeyboardInterrupt:
+        return 130

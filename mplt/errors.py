@@ -6,47 +6,60 @@
 __all__ = ['UserError', 'pick', 'check_name', 'replacing']
 
 # %% ../nbs/00_errors.ipynb #97d277eb
-import os,re
+import os
+import re
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
 # %% ../nbs/00_errors.ipynb #bffb0e75
-class UserError(ValueError): "A mistake that the user can mend, told in one sentence"
+class UserError(ValueError):
+    "A mistake that the user can mend, told in one sentence"
 
 # %% ../nbs/00_errors.ipynb #ad537ba8
 def pick(
-    table, # The known names: a dict or a sequence
-    name, # The name that is looked for
-    what:str, # What the name stands for, as the error calls it
+    table,  # The known names: a dict or a sequence
+    name,  # The name that is looked for
+    what: str,  # What the name stands for, as the error calls it
 ):
     "`name` if `table` knows it (matched without regard to case); a `UserError` that suggests the nearest name if not"
     names = {str(o).lower(): o for o in table}
-    if (key := str(name).lower()) in names: return names[key]
+    if (key := str(name).lower()) in names:
+        return names[key]
     near = get_close_matches(key, names, 1)
-    raise UserError(f"unknown {what} {name!r}: " + (f"did you mean {names[near[0]]!r}?" if near else "it is one of "+", ".join(map(str, table))))
+    raise UserError(
+        f"unknown {what} {name!r}: "
+        + (
+            f"did you mean {names[near[0]]!r}?"
+            if near
+            else "it is one of " + ", ".join(map(str, table))
+        )
+    )
 
 # %% ../nbs/00_errors.ipynb #d107dc50
 def check_name(
-    name, # Given by a person, of any type
-    what:str, # What the name stands for, as the error calls it
+    name,  # Given by a person, of any type
+    what: str,  # What the name stands for, as the error calls it
 ):
     "Refuse a name that a shell or a path could misunderstand"
-    if not isinstance(name, str) or not re.fullmatch('[A-Za-z0-9][A-Za-z0-9._-]*', name):
+    if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]*", name):
         expected = "letters, digits, '.', '_' and '-', a letter or digit first"
-        raise UserError(f'{what} {name!r} is no name: expected {expected}')
+        raise UserError(f"{what} {name!r} is no name: expected {expected}")
 
 # %% ../nbs/00_errors.ipynb #4114f437
 @contextmanager
 def replacing(
-    path, # File to write
+    path,  # File to write
 ):
     "Yields a temporary path beside `path`; if all goes well it takes its place, if not it is removed and a failing disk is a `UserError`"
     path = Path(path)
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield tmp
         os.replace(tmp, path)
     except OSError as e:
-        raise UserError(f"{path} could not be written ({' '.join(str(e).split())}): is there space, and may you write there? What was there before is intact") from e
-    finally: tmp.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} could not be written ({' '.join(str(e).split())}): is there space, and may you write there? What was there before is intact"
+        ) from e
+    finally:
+        tmp.unlink(missing_ok=True)

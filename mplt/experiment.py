@@ -8,156 +8,268 @@ __all__ = ['SHORT', 'PAPER', 'PAPER_DENSE', 'RECIPES', 'NUMERICS', 'NUMBERS', 'L
            'find', 'publish', 'provenance', 'record_machine', 'run', 'read_row', 'after_binarising', 'layer_counts']
 
 # %% ../nbs/09_experiment.ipynb #6083554e
-import hashlib,json,platform,resource,shutil,subprocess,sys
+import hashlib
+import json
+import platform
+import resource
+import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
-from dataclasses import asdict,dataclass,fields
+from dataclasses import asdict, dataclass, fields
 from datetime import date
 from io import StringIO
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pandas as pd, torch
-from filelock import FileLock,Timeout
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
 
 import mplt
 from . import ticket
-from .data import SOURCES,Images,Source,batches,load,settings,split
-from .errors import UserError,pick,replacing
-from .mask import SCOPES,global_masks
-from .models import ARCHS,BNS,RESNETS,build
+from .data import SOURCES, Images, Source, batches, load, settings, split
+from .errors import UserError, pick, replacing
+from .mask import SCOPES, global_masks
+from .models import ARCHS, BNS, RESNETS, build
 from .prune import final_sparsity
-from .subnet import INITS,METHODS,as_subnet,check_choices,draw_scores,masks,used_weight,weighted
-from .train import OPTIMIZERS,PRECISIONS,check_batch_size,device,evaluate,fit,keep_memory,log
+from mplt.subnet import (
+    INITS,
+    METHODS,
+    as_subnet,
+    check_choices,
+    draw_scores,
+    masks,
+    used_weight,
+    weighted,
+)
+from mplt.train import (
+    OPTIMIZERS,
+    PRECISIONS,
+    check_batch_size,
+    device,
+    evaluate,
+    fit,
+    keep_memory,
+    log,
+)
 
 # %% ../nbs/09_experiment.ipynb #2b926d5a
-_common = dict(sparsity=0., bn='none', epochs=20, batch_size=128, optimizer='sgd', lr=.1, momentum=.9, weight_decay=0., label_smoothing=0., warmup=0, cycles=0)
-_trained = dict(optimizer='adam', lr=1.2e-3)
-_cycles = _trained|dict(sparsity=.9, cycles=10, epochs=2, batch_size=60)
-_frozen = dict(sparsity=.5, bn='plain', lr=1.)
-_binary = dict(optimizer='adam', lr=.003, bn='plain')
+_common = dict(
+    sparsity=0.0,
+    bn="none",
+    epochs=20,
+    batch_size=128,
+    optimizer="sgd",
+    lr=0.1,
+    momentum=0.9,
+    weight_decay=0.0,
+    label_smoothing=0.0,
+    warmup=0,
+    cycles=0,
+)
+_trained = dict(optimizer="adam", lr=1.2e-3)
+_cycles = _trained | dict(sparsity=0.9, cycles=10, epochs=2, batch_size=60)
+_frozen = dict(sparsity=0.5, bn="plain", lr=1.0)
+_binary = dict(optimizer="adam", lr=0.003, bn="plain")
 SHORT = {
-    'dense': _trained, 'bnn-1-32': _trained|dict(bn='plain'), 'bnn-1-1': _trained|dict(bn='plain'),
-    **{k: _cycles for k,m in METHODS.items() if m.cycles},
-    'edge-popup': _frozen, 'mpt-1-32': _frozen, 'mpt-1-1': dict(sparsity=.5)|_binary,
-    'random': dict(sparsity=.5, epochs=1)}
+    "dense": _trained,
+    "bnn-1-32": _trained | dict(bn="plain"),
+    "bnn-1-1": _trained | dict(bn="plain"),
+    **{k: _cycles for k, m in METHODS.items() if m.cycles},
+    "edge-popup": _frozen,
+    "mpt-1-32": _frozen,
+    "mpt-1-1": dict(sparsity=0.5) | _binary,
+    "random": dict(sparsity=0.5, epochs=1),
+}
 
 # %% ../nbs/09_experiment.ipynb #08722af2
-_imagenet = dict(lr=.256, epochs=105, warmup=5, batch_size=256, label_smoothing=.1)
-PAPER = { # family of networks: settings with 32-bit activations, and with binary ones
-    'small':    (dict(weight_decay=1e-4, epochs=250), dict(optimizer='adam', epochs=250)),
-    'vgg':      (dict(optimizer='adam', epochs=100), dict(optimizer='adam', lr=2e-4, epochs=100)),
-    'residual': (dict(weight_decay=5e-4, epochs=100, batch_size=256), dict(optimizer='adam', epochs=100, batch_size=256)),
-    'imagenet': (_imagenet|dict(momentum=.875, weight_decay=3.05e-5), _imagenet|dict(optimizer='adam'))}
+_imagenet = dict(lr=0.256, epochs=105, warmup=5, batch_size=256, label_smoothing=0.1)
+PAPER = {  # family of networks: settings with 32-bit activations, and with binary ones
+    "small": (dict(weight_decay=1e-4, epochs=250), dict(optimizer="adam", epochs=250)),
+    "vgg": (dict(optimizer="adam", epochs=100), dict(optimizer="adam", lr=2e-4, epochs=100)),
+    "residual": (
+        dict(weight_decay=5e-4, epochs=100, batch_size=256),
+        dict(optimizer="adam", epochs=100, batch_size=256),
+    ),
+    "imagenet": (
+        _imagenet | dict(momentum=0.875, weight_decay=3.05e-5),
+        _imagenet | dict(optimizer="adam"),
+    ),
+}
 PAPER_DENSE = dict(
-    fc=dict(optimizer='adam', lr=1.2e-3, epochs=100, batch_size=60),
-    conv=dict(lr=.01, weight_decay=1e-4, epochs=100))
+    fc=dict(optimizer="adam", lr=1.2e-3, epochs=100, batch_size=60),
+    conv=dict(lr=0.01, weight_decay=1e-4, epochs=100),
+)
 
 # %% ../nbs/09_experiment.ipynb #84f088c4
 def paper(
-    method:str, # A name in `METHODS`
-    arch:str, # A name in `ARCHS`
-    dataset:str, # A name in `SOURCES`
-)->dict: # Settings that differ from the common ones
+    method: str,  # A name in `METHODS`
+    arch: str,  # A name in `ARCHS`
+    dataset: str,  # A name in `SOURCES`
+) -> dict:  # Settings that differ from the common ones
     "The settings of the public code of Diffenderfer & Kailkhura (2021); raises `UserError` for a method that it does not have"
-    row,large = METHODS[method],max(SOURCES[dataset].in_shape[1:])>64
-    if method!='dense' and row.mask!='learned': raise UserError(f"recipe 'paper' does not fit method {method!r}: the paper's code has no settings for it, take short")
-    family = 'imagenet' if large else 'residual' if arch in RESNETS else 'vgg' if arch=='vgg-small' else 'small'
-    if method=='dense' and family in ('small','vgg'): return PAPER_DENSE['fc' if arch in ('fc1','lenet5') else 'conv']
-    binary = row.activation_bits==1
-    return PAPER[family][binary]|(dict(sparsity=.5) if method!='dense' else {})|(dict(bn='plain') if binary else {})
+    row, large = METHODS[method], max(SOURCES[dataset].in_shape[1:]) > 64
+    if method != "dense" and row.mask != "learned":
+        raise UserError(
+            f"recipe 'paper' does not fit method {method!r}: the paper's code has no settings for it, take short"
+        )
+    family = (
+        "imagenet"
+        if large
+        else "residual"
+        if arch in RESNETS
+        else "vgg"
+        if arch == "vgg-small"
+        else "small"
+    )
+    if method == "dense" and family in ("small", "vgg"):
+        return PAPER_DENSE["fc" if arch in ("fc1", "lenet5") else "conv"]
+    binary = row.activation_bits == 1
+    return (
+        PAPER[family][binary]
+        | (dict(sparsity=0.5) if method != "dense" else {})
+        | (dict(bn="plain") if binary else {})
+    )
 
 # %% ../nbs/09_experiment.ipynb #6505176c
-RECIPES = ('short','paper')
+RECIPES = ("short", "paper")
+
 
 def recipe(
-    name:str, # A name in `RECIPES`
-    method:str, # A name in `METHODS`
-    arch:str, # A name in `ARCHS`
-    dataset:str, # A name in `SOURCES`
-)->dict: # Every setting that the config may leave open
+    name: str,  # A name in `RECIPES`
+    method: str,  # A name in `METHODS`
+    arch: str,  # A name in `ARCHS`
+    dataset: str,  # A name in `SOURCES`
+) -> dict:  # Every setting that the config may leave open
     "How a method is trained"
-    short = SHORT[method]|(dict(shift=2) if SOURCES[dataset].crop_flip else {})
-    settings = _common|(short if pick(RECIPES, name, 'recipe')=='short' else paper(method, arch, dataset))
-    return settings|dict(bn='plain' if method=='random' else 'learned') if arch in RESNETS and settings['bn']=='none' else settings
+    short = SHORT[method] | (dict(shift=2) if SOURCES[dataset].crop_flip else {})
+    settings = _common | (
+        short if pick(RECIPES, name, "recipe") == "short" else paper(method, arch, dataset)
+    )
+    return (
+        settings | dict(bn="plain" if method == "random" else "learned")
+        if arch in RESNETS and settings["bn"] == "none"
+        else settings
+    )
 
 # %% ../nbs/09_experiment.ipynb #244f8e96
 @dataclass(frozen=True)
 class Config:
     "Everything a result depends on"
-    dataset: str = 'mnist5k'   # data set
-    arch: str = 'fc1'          # network
-    method: str = 'mpt-1-32'   # row of the grid
-    sparsity: float = None     # fraction of the weights removed (after the last cycle), at least 0 and below 1
-    scope: str = 'layer'       # sparsity of each layer, or global: one threshold for the whole network
-    width: float = 1.          # factor on the hidden sizes of the network
-    bn: str = None             # batch normalisation: none, plain, learned
-    init: str = 'kaiming_normal' # random weights: kaiming_normal, signed_constant
-    scale_fan: bool = False    # scale frozen weights for the inputs that are kept
-    seed: int = 0              # of weights, scores, split, shuffling and augmentation
-    cycles: int = None         # times that the network is pruned and trained again
-    rewind_epoch: int = 0      # each cycle goes back to the state after this epoch
-    mini_batch: bool = False   # prune after each mini-batch of a cycle instead of once at its start
-    epochs: int = None         # passes over the training images, in each training
-    test_freq: int = 0         # steps between validations; 0: validate after each epoch
-    batch_size: int = None     # images in a step
-    optimizer: str = None      # sgd, adam
-    lr: float = None           # highest learning rate; from there it falls to 0 along half a cosine, in each training
-    warmup: int = None         # epochs in which the learning rate climbs to its highest
-    momentum: float = None     # SGD's momentum, or Adam's first beta
-    weight_decay: float = None # on whatever is trained
-    label_smoothing: float = None # of the training loss
-    shift: int = 4             # pixels by which CIFAR-10's training images are shifted at most; they are mirrored, too
-    precision: str = 'fp32'    # of training: fp32, bf16; evaluation is always fp32
-    limit: int = 0             # at most so many training, validation and test images each; 0 for all
+
+    dataset: str = "mnist5k"  # data set
+    arch: str = "fc1"  # network
+    method: str = "mpt-1-32"  # row of the grid
+    sparsity: float = (
+        None  # fraction of the weights removed (after the last cycle), at least 0 and below 1
+    )
+    scope: str = "layer"  # sparsity of each layer, or global: one threshold for the whole network
+    width: float = 1.0  # factor on the hidden sizes of the network
+    bn: str = None  # batch normalisation: none, plain, learned
+    init: str = "kaiming_normal"  # random weights: kaiming_normal, signed_constant
+    scale_fan: bool = False  # scale frozen weights for the inputs that are kept
+    seed: int = 0  # of weights, scores, split, shuffling and augmentation
+    cycles: int = None  # times that the network is pruned and trained again
+    rewind_epoch: int = 0  # each cycle goes back to the state after this epoch
+    mini_batch: bool = False  # prune after each mini-batch of a cycle instead of once at its start
+    epochs: int = None  # passes over the training images, in each training
+    test_freq: int = 0  # steps between validations; 0: validate after each epoch
+    batch_size: int = None  # images in a step
+    optimizer: str = None  # sgd, adam
+    lr: float = None  # highest learning rate; from there it falls to 0 along half a cosine, in each training
+    warmup: int = None  # epochs in which the learning rate climbs to its highest
+    momentum: float = None  # SGD's momentum, or Adam's first beta
+    weight_decay: float = None  # on whatever is trained
+    label_smoothing: float = None  # of the training loss
+    shift: int = (
+        4  # pixels by which CIFAR-10's training images are shifted at most; they are mirrored, too
+    )
+    precision: str = "fp32"  # of training: fp32, bf16; evaluation is always fp32
+    limit: int = 0  # at most so many training, validation and test images each; 0 for all
 
 # %% ../nbs/09_experiment.ipynb #f37a41f6
-_names = dict(dataset=SOURCES, arch=ARCHS, method=METHODS, scope=SCOPES, bn=BNS, init=INITS, optimizer=OPTIMIZERS, precision=PRECISIONS)
+_names = dict(
+    dataset=SOURCES,
+    arch=ARCHS,
+    method=METHODS,
+    scope=SCOPES,
+    bn=BNS,
+    init=INITS,
+    optimizer=OPTIMIZERS,
+    precision=PRECISIONS,
+)
 _ranges = dict(
-    sparsity=(lambda v: 0<=v<1, 'the fraction of weights removed, at least 0 and below 1'),
-    **{k: (lambda v: 0<=v<1, 'a number at least 0 and below 1') for k in ('momentum','label_smoothing')},
-    prune_percent=(lambda v: 0<v<100, 'the percentage of the living weights that each cycle removes, above 0 and below 100'),
-    weight_decay=(lambda v: 0<=v<float('inf'), 'a number of at least 0'),
-    **{k: (lambda v: 0<=v<2**32, 'a whole number of at least 0') for k in ('seed','limit','cycles','rewind_epoch','test_freq','warmup')},
-    shift=(lambda v: 0<=v<=16, 'a whole number from 0 to 16'),
-    width=(lambda v: 0<v<=1000, 'a number above 0 and at most 1000'),
-    **{k: (lambda v: 0<v<float('inf'), 'a number above 0') for k in ('epochs','epochs_per_cycle','batch_size','lr')})
-_words = {int: 'a whole number', float: 'a number', bool: 'True or False'}
+    sparsity=(lambda v: 0 <= v < 1, "the fraction of weights removed, at least 0 and below 1"),
+    **{
+        k: (lambda v: 0 <= v < 1, "a number at least 0 and below 1")
+        for k in ("momentum", "label_smoothing")
+    },
+    prune_percent=(
+        lambda v: 0 < v < 100,
+        "the percentage of the living weights that each cycle removes, above 0 and below 100",
+    ),
+    weight_decay=(lambda v: 0 <= v < float("inf"), "a number of at least 0"),
+    **{
+        k: (lambda v: 0 <= v < 2**32, "a whole number of at least 0")
+        for k in ("seed", "limit", "cycles", "rewind_epoch", "test_freq", "warmup")
+    },
+    shift=(lambda v: 0 <= v <= 16, "a whole number from 0 to 16"),
+    width=(lambda v: 0 < v <= 1000, "a number above 0 and at most 1000"),
+    **{
+        k: (lambda v: 0 < v < float("inf"), "a number above 0")
+        for k in ("epochs", "epochs_per_cycle", "batch_size", "lr")
+    },
+)
+_words = {int: "a whole number", float: "a number", bool: "True or False"}
 
 # %% ../nbs/09_experiment.ipynb #85efeda1
 def value(
-    name:str, # Of a setting
-    kind:type, # Its type
-    v, # What was given for it, of any type
-): # Of that type
+    name: str,  # Of a setting
+    kind: type,  # Its type
+    v,  # What was given for it, of any type
+):  # Of that type
     "A setting's value, converted and checked; raises `UserError` for a wrong one"
-    if name in _names: return pick(_names[name], v, name)
+    if name in _names:
+        return pick(_names[name], v, name)
     try:
-        if kind is bool: return {'true': True, 'false': False}[str(v).lower()]
-        if isinstance(v, bool) or (kind is int and float(v)!=int(v)): raise ValueError
-        v = kind(v)+0 # a float -0 becomes 0
-    except (TypeError,ValueError,OverflowError,KeyError): raise UserError(f"{name} {v!r} is not valid: expected {_words[kind]}") from None
-    ok,expected = _ranges[name]
-    if not ok(v): raise UserError(f"{name} {v!r} is out of range: expected {expected}")
+        if kind is bool:
+            return {"true": True, "false": False}[str(v).lower()]
+        if isinstance(v, bool) or (kind is int and float(v) != int(v)):
+            raise ValueError
+        v = kind(v) + 0  # a float -0 becomes 0
+    except (TypeError, ValueError, OverflowError, KeyError):
+        raise UserError(f"{name} {v!r} is not valid: expected {_words[kind]}") from None
+    ok, expected = _ranges[name]
+    if not ok(v):
+        raise UserError(f"{name} {v!r} is out of range: expected {expected}")
     return v
 
 # %% ../nbs/09_experiment.ipynb #9fe0d8d3
 def config(
-    **given, # Fields of `Config`, `recipe`, `prune_percent`; None is as good as left out
-)->Config: # Checked, with every field filled in
+    **given,  # Fields of `Config`, `recipe`, `prune_percent`; None is as good as left out
+) -> Config:  # Checked, with every field filled in
     "A complete config; raises `UserError` that names the first wrong field or value"
-    kinds = {f.name: f.type for f in fields(Config)}|dict(prune_percent=float, recipe=str)
-    given = {pick(kinds, k, 'setting'): v for k,v in given.items() if v is not None}
-    name = given.pop('recipe', 'short')
+    kinds = {f.name: f.type for f in fields(Config)} | dict(prune_percent=float, recipe=str)
+    given = {pick(kinds, k, "setting"): v for k, v in given.items() if v is not None}
+    name = given.pop("recipe", "short")
     base = {f.name: f.default for f in fields(Config) if f.default is not None}
-    given = {k: value(k, kinds[k], v) for k,v in given.items()}
-    who = base|given
-    settings = base|recipe(name, who['method'], who['arch'], who['dataset'])|given
-    percent = settings.pop('prune_percent', None)
-    if percent and 'sparsity' in given: raise UserError(f"prune_percent {percent:g} does not fit sparsity {given['sparsity']}: each says how much the cycles remove, give one of them")
-    if percent and settings['cycles']: settings['sparsity'] = final_sparsity(percent, settings['cycles'])
-    if percent and settings['sparsity']==1: raise UserError(f"prune_percent {percent:g} does not fit cycles {settings['cycles']}: nothing would be left, prune less or less often")
-    c = Config(**{k: value(k, kinds[k], v) for k,v in settings.items()})
+    given = {k: value(k, kinds[k], v) for k, v in given.items()}
+    who = base | given
+    settings = base | recipe(name, who["method"], who["arch"], who["dataset"]) | given
+    percent = settings.pop("prune_percent", None)
+    if percent and "sparsity" in given:
+        raise UserError(
+            f"prune_percent {percent:g} does not fit sparsity {given['sparsity']}: each says how much the cycles remove, give one of them"
+        )
+    if percent and settings["cycles"]:
+        settings["sparsity"] = final_sparsity(percent, settings["cycles"])
+    if percent and settings["sparsity"] == 1:
+        raise UserError(
+            f"prune_percent {percent:g} does not fit cycles {settings['cycles']}: nothing would be left, prune less or less often"
+        )
+    c = Config(**{k: value(k, kinds[k], v) for k, v in settings.items()})
     _consistent(c, percent)
     return c
 
@@ -165,187 +277,334 @@ def config(
 def _consistent(c, percent=None):
     "What no field can tell alone"
     row = METHODS[c.method]
-    def refuse(what, why, which=f'method {c.method!r}'): raise UserError(f"{what} does not fit {which}: {why}")
+
+    def refuse(what, why, which=f"method {c.method!r}"):
+        raise UserError(f"{what} does not fit {which}: {why}")
+
     check_choices(c.method, c.sparsity, c.scope, c.scale_fan)
-    for k,v in dict(cycles=c.cycles, rewind_epoch=c.rewind_epoch, mini_batch=c.mini_batch, prune_percent=percent).items():
-        if v and not row.cycles: refuse(f'{k} {v}', f"it is not trained in cycles; those that are: {', '.join(k for k,m in METHODS.items() if m.cycles)}")
-    if row.cycles and not c.cycles: refuse('cycles 0', 'it needs at least one')
-    if row.cycles and not c.sparsity: refuse('sparsity 0', 'its cycles have to remove something')
-    if c.rewind_epoch and row.weights=='redrawn': refuse(f'rewind_epoch {c.rewind_epoch}', 'it draws its weights anew and goes back to none')
-    if c.rewind_epoch>=c.epochs: refuse(f'rewind_epoch {c.rewind_epoch}', 'nothing would be left to train', f'epochs {c.epochs}')
-    if c.shift!=Config.shift and not SOURCES[c.dataset].crop_flip: refuse(f'shift {c.shift}', f"its images are not shifted; those that are: {', '.join(k for k,s in SOURCES.items() if s.crop_flip)}", f'dataset {c.dataset!r}')
-    if c.warmup>=c.epochs: refuse(f'warmup {c.warmup}', 'the learning rate would never fall', f'epochs {c.epochs}')
-    if c.bn!='none' and c.batch_size==1: refuse('batch_size 1', 'batch normalisation needs at least 2 images, or bn none', f'bn {c.bn!r}')
-    if c.bn=='none' and row.activation_bits==1: refuse("bn 'none'", 'signs need batch normalisation before them, plain or learned')
-    if c.bn=='none' and c.arch in RESNETS: refuse("bn 'none'", 'its shortcuts need batch normalisation, plain or learned', f'arch {c.arch!r}')
-    if row.weights=='frozen' and row.mask=='random' and (c.bn=='learned'): refuse("bn 'learned'", 'nothing of it is trained, so that there is nothing to learn: take plain or none')
+    for k, v in dict(
+        cycles=c.cycles, rewind_epoch=c.rewind_epoch, mini_batch=c.mini_batch, prune_percent=percent
+    ).items():
+        if v and not row.cycles:
+            refuse(
+                f"{k} {v}",
+                f"it is not trained in cycles; those that are: {', '.join(k for k, m in METHODS.items() if m.cycles)}",
+            )
+    if row.cycles and not c.cycles:
+        refuse("cycles 0", "it needs at least one")
+    if row.cycles and not c.sparsity:
+        refuse("sparsity 0", "its cycles have to remove something")
+    if c.rewind_epoch and row.weights == "redrawn":
+        refuse(f"rewind_epoch {c.rewind_epoch}", "it draws its weights anew and goes back to none")
+    if c.rewind_epoch >= c.epochs:
+        refuse(
+            f"rewind_epoch {c.rewind_epoch}", "nothing would be left to train", f"epochs {c.epochs}"
+        )
+    if c.shift != Config.shift and not SOURCES[c.dataset].crop_flip:
+        refuse(
+            f"shift {c.shift}",
+            f"its images are not shifted; those that are: {', '.join(k for k, s in SOURCES.items() if s.crop_flip)}",
+            f"dataset {c.dataset!r}",
+        )
+    if c.warmup >= c.epochs:
+        refuse(f"warmup {c.warmup}", "the learning rate would never fall", f"epochs {c.epochs}")
+    if c.bn != "none" and c.batch_size == 1:
+        refuse(
+            "batch_size 1",
+            "batch normalisation needs at least 2 images, or bn none",
+            f"bn {c.bn!r}",
+        )
+    if c.bn == "none" and row.activation_bits == 1:
+        refuse("bn 'none'", "signs need batch normalisation before them, plain or learned")
+    if c.bn == "none" and c.arch in RESNETS:
+        refuse(
+            "bn 'none'",
+            "its shortcuts need batch normalisation, plain or learned",
+            f"arch {c.arch!r}",
+        )
+    if row.weights == "frozen" and row.mask == "random" and (c.bn == "learned"):
+        refuse(
+            "bn 'learned'",
+            "nothing of it is trained, so that there is nothing to learn: take plain or none",
+        )
 
 # %% ../nbs/09_experiment.ipynb #348597b3
 NUMERICS = 1
 
 # %% ../nbs/09_experiment.ipynb #76722556
 def config_hash(
-    c:Config, # From `config`
-)->str: # 12 hexadecimal digits
+    c: Config,  # From `config`
+) -> str:  # 12 hexadecimal digits
     "The name of a run"
-    said = {f.name: getattr(c, f.name) for f in fields(c) if getattr(c, f.name)!=f.default}
-    if NUMERICS>1: said['numerics'] = NUMERICS
+    said = {f.name: getattr(c, f.name) for f in fields(c) if getattr(c, f.name) != f.default}
+    if NUMERICS > 1:
+        said["numerics"] = NUMERICS
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 # %% ../nbs/09_experiment.ipynb #7229a734
 def sweep(
-    **given, # As for `config`; any value may be a list
-)->list: # Of `Config`, one for each combination
+    **given,  # As for `config`; any value may be a list
+) -> list:  # Of `Config`, one for each combination
     "All the configs that a description with lists stands for"
-    lists = {k: v if isinstance(v, list) else [v] for k,v in given.items()}
-    if (empty := [k for k,v in lists.items() if not v]): raise UserError(f"{empty[0]} is an empty list: expected at least one value")
+    lists = {k: v if isinstance(v, list) else [v] for k, v in given.items()}
+    if empty := [k for k, v in lists.items() if not v]:
+        raise UserError(f"{empty[0]} is an empty list: expected at least one value")
     return [config(**dict(zip(lists, values))) for values in product(*lists.values())]
 
 # %% ../nbs/09_experiment.ipynb #1d905678
 def write(
-    path, # File to write
-    text:str, # Its new content
+    path,  # File to write
+    text: str,  # Its new content
 ):
     "Replace the file in one move"
-    with replacing(path) as tmp: tmp.write_text(text, encoding='utf8', newline='\n')
+    with replacing(path) as tmp:
+        tmp.write_text(text, encoding="utf8", newline="\n")
 
 # %% ../nbs/09_experiment.ipynb #cccdc32a
-_measured = ('sparsity','seed','epochs','val_accuracy','test_accuracy','weights_total','weights_kept','ticket_bytes')
-NUMBERS = { # columns of numbers that a file has to have
-    'summary.csv': _measured, 'levels.csv': ('cycle', *_measured), 'layers.csv': ('cycle','weights','kept'),
-    'curves.csv': ('cycle','epoch','iteration','train_loss','train_accuracy','val_loss','val_accuracy')}
-_absent = {k: [''] for k in ('kept_global','kept_global_start','binarised_test_accuracy')} # for methods that have none
+_measured = (
+    "sparsity",
+    "seed",
+    "epochs",
+    "val_accuracy",
+    "test_accuracy",
+    "weights_total",
+    "weights_kept",
+    "ticket_bytes",
+)
+NUMBERS = {  # columns of numbers that a file has to have
+    "summary.csv": _measured,
+    "levels.csv": ("cycle", *_measured),
+    "layers.csv": ("cycle", "weights", "kept"),
+    "curves.csv": (
+        "cycle",
+        "epoch",
+        "iteration",
+        "train_loss",
+        "train_accuracy",
+        "val_loss",
+        "val_accuracy",
+    ),
+}
+_absent = {
+    k: [""] for k in ("kept_global", "kept_global_start", "binarised_test_accuracy")
+}  # for methods that have none
+
 
 def read_rows(
-    file, # A CSV file that a run or a stage has left
-    name:str=None, # Hash of the run that its rows have to be of; None: of any
-)->pd.DataFrame: # Its rows; hashes are strings, what a method has not is missing
+    file,  # A CSV file that a run or a stage has left
+    name: str = None,  # Hash of the run that its rows have to be of; None: of any
+) -> pd.DataFrame:  # Its rows; hashes are strings, what a method has not is missing
     "Read rows; raises `UserError` if the file is missing or damaged"
     try:
-        text = Path(file).read_text(encoding='utf8')
-        rows = pd.read_csv(StringIO(text), dtype=dict(config_hash=str), keep_default_na=False, na_values=_absent)
-        numbers = all(pd.api.types.is_numeric_dtype(rows[k]) and rows[k].notna().all() for k in NUMBERS.get(Path(file).name, ()))
-        whole = numbers and text.endswith('\n') and len(rows) and (rows.config_hash==(name or rows.config_hash)).all()
-    except (OSError,ValueError,KeyError,AttributeError): whole = False
-    if not whole: raise UserError(f"{file} is missing or damaged: get it again, or delete its folder to compute the run anew")
+        text = Path(file).read_text(encoding="utf8")
+        rows = pd.read_csv(
+            StringIO(text), dtype=dict(config_hash=str), keep_default_na=False, na_values=_absent
+        )
+        numbers = all(
+            pd.api.types.is_numeric_dtype(rows[k]) and rows[k].notna().all()
+            for k in NUMBERS.get(Path(file).name, ())
+        )
+        whole = (
+            numbers
+            and text.endswith("\n")
+            and len(rows)
+            and (rows.config_hash == (name or rows.config_hash)).all()
+        )
+    except (OSError, ValueError, KeyError, AttributeError):
+        whole = False
+    if not whole:
+        raise UserError(
+            f"{file} is missing or damaged: get it again, or delete its folder to compute the run anew"
+        )
     return rows
 
 # %% ../nbs/09_experiment.ipynb #ed6f7fe2
 def read_json(
-    file, # A JSON file that a run has left
-)->dict: # What it says
+    file,  # A JSON file that a run has left
+) -> dict:  # What it says
     "Read config.json or record.json; raises `UserError` if the file is missing or damaged"
-    try: return dict(json.loads(Path(file).read_text(encoding='utf8')))
-    except (OSError,ValueError,TypeError,RecursionError): raise UserError(f"{file} is missing or damaged: get it again, or delete its folder to compute the run anew") from None
+    try:
+        return dict(json.loads(Path(file).read_text(encoding="utf8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        raise UserError(
+            f"{file} is missing or damaged: get it again, or delete its folder to compute the run anew"
+        ) from None
 
 # %% ../nbs/09_experiment.ipynb #720fe3f3
 def holds(
-    folder, # Any folder
-    c:Config, # From `config`
-)->bool: # Is it this run's? (No: it is free)
+    folder,  # Any folder
+    c: Config,  # From `config`
+) -> bool:  # Is it this run's? (No: it is free)
     "Whose folder is this? Raises `UserError` if it is something else's"
     folder = Path(folder)
-    if not folder.is_dir() or all(f.name=='lock' or f.suffix=='.tmp' for f in folder.iterdir()): return False
-    if not (folder/'config.json').is_file(): raise UserError(f"{folder} is not empty and holds no run (no config.json): give another folder")
-    held,mine = read_json(folder/'config.json'),asdict(c)|dict(numerics=NUMERICS)
-    if held.get('config_hash')==config_hash(c): return True
-    theirs = held.get('config') if isinstance(held.get('config'), dict) else {}
-    differ = [k for k,v in mine.items() if (theirs|dict(numerics=held.get('numerics'))).get(k)!=v]
-    raise UserError(f"{folder} holds a run of another config ({', '.join(differ)} differ): give another folder, or delete it")
+    if not folder.is_dir() or all(f.name == "lock" or f.suffix == ".tmp" for f in folder.iterdir()):
+        return False
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} is not empty and holds no run (no config.json): give another folder"
+        )
+    held, mine = read_json(folder / "config.json"), asdict(c) | dict(numerics=NUMERICS)
+    if held.get("config_hash") == config_hash(c):
+        return True
+    theirs = held.get("config") if isinstance(held.get("config"), dict) else {}
+    differ = [
+        k for k, v in mine.items() if (theirs | dict(numerics=held.get("numerics"))).get(k) != v
+    ]
+    raise UserError(
+        f"{folder} holds a run of another config ({', '.join(differ)} differ): give another folder, or delete it"
+    )
 
 # %% ../nbs/09_experiment.ipynb #2f0c824c
-def published_folder(c)->Path: return settings().root/'results/runs'/config_hash(c) # Where git keeps a run
+def published_folder(c) -> Path:
+    return settings().root / "results/runs" / config_hash(c)  # Where git keeps a run
+
 
 def finished(
-    folder, # A run folder
-    c:Config, # From `config`
-)->bool:
+    folder,  # A run folder
+    c: Config,  # From `config`
+) -> bool:
     "Is this run there, and whole? Raises `UserError` if its rows are damaged or the folder is another run's"
-    folder,name = Path(folder),config_hash(c)
-    if not holds(folder, c) or not all((folder/f).is_file() for f in ('record.json', *NUMBERS)): return False
-    read_json(folder/'record.json')
-    summary,levels,curves,layers = (read_rows(folder/f, name) for f in ('summary.csv','levels.csv','curves.csv','layers.csv'))
-    whole = [*range(c.cycles+1)] # a level each, its layers, and all its epochs
-    last = curves.groupby('cycle').epoch.max()
-    if len(summary)!=1 or list(levels.cycle)!=whole or list(layers.cycle.unique())!=whole or list(last.index)!=whole or (last!=c.epochs).any(): return False
-    if c.method=='dense' and folder.resolve()==published_folder(c).resolve(): return True
+    folder, name = Path(folder), config_hash(c)
+    if not holds(folder, c) or not all((folder / f).is_file() for f in ("record.json", *NUMBERS)):
+        return False
+    read_json(folder / "record.json")
+    summary, levels, curves, layers = (
+        read_rows(folder / f, name)
+        for f in ("summary.csv", "levels.csv", "curves.csv", "layers.csv")
+    )
+    whole = [*range(c.cycles + 1)]  # a level each, its layers, and all its epochs
+    last = curves.groupby("cycle").epoch.max()
+    if (
+        len(summary) != 1
+        or list(levels.cycle) != whole
+        or list(layers.cycle.unique()) != whole
+        or list(last.index) != whole
+        or (last != c.epochs).any()
+    ):
+        return False
+    if c.method == "dense" and folder.resolve() == published_folder(c).resolve():
+        return True
     try:
-        said = ticket.info(folder/'ticket.safetensors')
-        return (said.get('config_hash'), said.get('cycle'))==(name, c.cycles)
+        said = ticket.info(folder / "ticket.safetensors")
+        return (said.get("config_hash"), said.get("cycle")) == (name, c.cycles)
     except UserError as e:
-        log.warning(f'{e}: the run is not finished')
+        log.warning(f"{e}: the run is not finished")
         return False
 
+
 def find(
-    c:Config, # From `config`
-)->Path: # Its folder, or None
+    c: Config,  # From `config`
+) -> Path:  # Its folder, or None
     "Look for a finished run; raises `UserError` if what is there is damaged and no other copy is whole"
     damage = None
-    for folder in published_folder(c),settings().root/'runs'/config_hash(c):
+    for folder in published_folder(c), settings().root / "runs" / config_hash(c):
         try:
-            if finished(folder, c): return folder
-        except UserError as e: damage = damage or e
-    if damage: raise damage
+            if finished(folder, c):
+                return folder
+        except UserError as e:
+            damage = damage or e
+    if damage:
+        raise damage
 
 # %% ../nbs/09_experiment.ipynb #4baa044c
 def publish(
-    folder, # Of a finished run
-    c:Config, # Its config
-)->Path: # The run's folder in results/runs
+    folder,  # Of a finished run
+    c: Config,  # Its config
+) -> Path:  # The run's folder in results/runs
     "Copy a finished run to where git keeps it, unless it is there"
-    folder,place = Path(folder),published_folder(c)
+    folder, place = Path(folder), published_folder(c)
     try:
-        if finished(place, c): return place
-    except UserError as e: log.warning(f'{e}: it is replaced')
-    files = ['config.json', 'record.json', *NUMBERS]+['ticket.safetensors']*(c.method!='dense')
+        if finished(place, c):
+            return place
+    except UserError as e:
+        log.warning(f"{e}: it is replaced")
+    files = ["config.json", "record.json", *NUMBERS] + ["ticket.safetensors"] * (
+        c.method != "dense"
+    )
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix='.', suffix='.tmp', dir=place.parent) as tmp:
-            whole = Path(tmp)/place.name
+        with TemporaryDirectory(prefix=".", suffix=".tmp", dir=place.parent) as tmp:
+            whole = Path(tmp) / place.name
             whole.mkdir()
-            for f in files: shutil.copyfile(folder/f, whole/f)
-            shutil.rmtree(place, ignore_errors=True) # it is not whole
+            for f in files:
+                shutil.copyfile(folder / f, whole / f)
+            shutil.rmtree(place, ignore_errors=True)  # it is not whole
             whole.rename(place)
-    except OSError as e: raise UserError(f"{place} could not be written ({e}): is there space, and may you write there?") from e
+    except OSError as e:
+        raise UserError(
+            f"{place} could not be written ({e}): is there space, and may you write there?"
+        ) from e
     return place
 
 # %% ../nbs/09_experiment.ipynb #6352c40f
-def _cpu(): # Its model, and the instructions that PyTorch and oneDNN use
-    try: model = next(l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name'))
-    except (OSError,StopIteration): model = platform.processor() or platform.machine()
-    return model,torch.backends.cpu.get_cpu_capability()+(' bf16' if torch.ops.mkldnn._is_mkldnn_bf16_supported() else '')
+def _cpu():  # Its model, and the instructions that PyTorch and oneDNN use
+    try:
+        model = next(
+            l.split(":")[1].strip()
+            for l in Path("/proc/cpuinfo").read_text().splitlines()
+            if l.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return model, torch.backends.cpu.get_cpu_capability() + (
+        " bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ""
+    )
 
-def _commit(): # Of the code, if it is a checkout
+
+def _commit():  # Of the code, if it is a checkout
     here = Path(mplt.__file__).parents[1]
-    if not (here/'.git').exists(): return mplt.__version__
-    describe = ['git', '-C', here, 'describe', '--always', '--dirty', '--exclude=*']
-    try: return subprocess.run(describe, capture_output=True, text=True).stdout.strip() or mplt.__version__
-    except OSError: return mplt.__version__ # no git
+    if not (here / ".git").exists():
+        return mplt.__version__
+    describe = ["git", "-C", here, "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return (
+            subprocess.run(describe, capture_output=True, text=True).stdout.strip()
+            or mplt.__version__
+        )
+    except OSError:
+        return mplt.__version__  # no git
 
 # %% ../nbs/09_experiment.ipynb #764fd3e1
 def provenance(
-    where:torch.device, # To compute on
-)->dict: # date, commit, numerics, device, cpu, instructions, threads, torch
+    where: torch.device,  # To compute on
+) -> dict:  # date, commit, numerics, device, cpu, instructions, threads, torch
     "What a run is computed with, here and now"
-    cpu,instructions = _cpu()
-    device = torch.cuda.get_device_name(where) if where.type=='cuda' else where.type
-    return dict(date=str(date.today()), commit=_commit(), numerics=NUMERICS, device=device, cpu=cpu, instructions=instructions, threads=torch.get_num_threads(), torch=torch.__version__)
+    cpu, instructions = _cpu()
+    device = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
+    return dict(
+        date=str(date.today()),
+        commit=_commit(),
+        numerics=NUMERICS,
+        device=device,
+        cpu=cpu,
+        instructions=instructions,
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+    )
 
 # %% ../nbs/09_experiment.ipynb #80e647fe
 def record_machine(
-    folder, # Of a run
-    now:dict, # From `provenance`
+    folder,  # Of a run
+    now: dict,  # From `provenance`
 ):
     "Write in the run's record with what it is computed from here on"
-    file = Path(folder)/'record.json'
+    file = Path(folder) / "record.json"
     record = read_json(file) if file.exists() else {}
-    if not (file.with_name('state.pt')).exists(): record = {} # nothing of what was computed before is left
-    computed = record.get('computed', [])
-    if not isinstance(computed, list) or not all(isinstance(o, dict) for o in computed): raise UserError(f"{file} is damaged: delete its folder to compute the run anew")
+    if not (file.with_name("state.pt")).exists():
+        record = {}  # nothing of what was computed before is left
+    computed = record.get("computed", [])
+    if not isinstance(computed, list) or not all(isinstance(o, dict) for o in computed):
+        raise UserError(f"{file} is damaged: delete its folder to compute the run anew")
     before = computed[-1] if computed else now
-    differ = [k for k in ('device','cpu','instructions','threads','torch') if before.get(k)!=now[k]]
-    if differ: log.warning(f"{folder} is taken up with {', '.join(f'{k} {now[k]} (before: {before.get(k)})' for k in differ)}: its bits will be those of neither")
-    if differ or not computed or before.get('commit')!=now['commit']: write(file, json.dumps(record|dict(computed=[*computed, now]), indent=1)+'\n')
+    differ = [
+        k for k in ("device", "cpu", "instructions", "threads", "torch") if before.get(k) != now[k]
+    ]
+    if differ:
+        log.warning(
+            f"{folder} is taken up with {', '.join(f'{k} {now[k]} (before: {before.get(k)})' for k in differ)}: its bits will be those of neither"
+        )
+    if differ or not computed or before.get("commit") != now["commit"]:
+        write(file, json.dumps(record | dict(computed=[*computed, now]), indent=1) + "\n")
 
 # %% ../nbs/09_experiment.ipynb #825269df
 @contextmanager
@@ -354,123 +613,246 @@ def _claim(folder, c):
     holds(folder, c)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder/'lock').acquire(timeout=0)
-    except Timeout: raise UserError(f"{folder} is in use: another process is at this run, wait for it or stop it") from None
-    except OSError as e: raise UserError(f"{folder} cannot be written ({e.strerror}): give another folder") from e
+        lock = FileLock(folder / "lock").acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{folder} is in use: another process is at this run, wait for it or stop it"
+        ) from None
+    except OSError as e:
+        raise UserError(f"{folder} cannot be written ({e.strerror}): give another folder") from e
     with lock:
-        if not holds(folder, c): write(folder/'config.json', json.dumps(dict(config_hash=config_hash(c), numerics=NUMERICS, config=asdict(c)), indent=1)+'\n')
+        if not holds(folder, c):
+            write(
+                folder / "config.json",
+                json.dumps(
+                    dict(config_hash=config_hash(c), numerics=NUMERICS, config=asdict(c)), indent=1
+                )
+                + "\n",
+            )
         try:
-            for f in folder.glob('.*.tmp'): f.unlink() # of a process that was killed while it wrote
-            if c.cycles: (folder/'cycles').mkdir(exist_ok=True)
-        except OSError as e: raise UserError(f"{folder} cannot be used ({e}): remove that, or give another folder") from e
+            for f in folder.glob(".*.tmp"):
+                f.unlink()  # of a process that was killed while it wrote
+            if c.cycles:
+                (folder / "cycles").mkdir(exist_ok=True)
+        except OSError as e:
+            raise UserError(
+                f"{folder} cannot be used ({e}): remove that, or give another folder"
+            ) from e
         yield
 
 # %% ../nbs/09_experiment.ipynb #6aaca011
 def _model(c, source):
-    new = lambda: build(c.arch, source.in_shape, len(source.classes), c.width, c.bn, 'sign' if METHODS[c.method].activation_bits==1 else 'relu')
-    with torch.device('meta'): ticket.check_size(new())
+    new = lambda: build(
+        c.arch,
+        source.in_shape,
+        len(source.classes),
+        c.width,
+        c.bn,
+        "sign" if METHODS[c.method].activation_bits == 1 else "relu",
+    )
+    with torch.device("meta"):
+        ticket.check_size(new())
     net = new()
-    return as_subnet(net, c.method, 0. if METHODS[c.method].cycles else c.sparsity, c.seed, scope=c.scope, init=c.init, scale_fan=c.scale_fan and 1-c.sparsity)
+    return as_subnet(
+        net,
+        c.method,
+        0.0 if METHODS[c.method].cycles else c.sparsity,
+        c.seed,
+        scope=c.scope,
+        init=c.init,
+        scale_fan=c.scale_fan and 1 - c.sparsity,
+    )
 
 # %% ../nbs/09_experiment.ipynb #df478582
 def run(
-    c:Config, # From `config`, or a dict of what to give it
-    folder=None, # The run folder; None: where the finished run is found, or `runs/HASH` beside settings.ini
-    on:str=None, # Device; the one in settings.ini if None
-)->dict: # The row of summary.csv
+    c: Config,  # From `config`, or a dict of what to give it
+    folder=None,  # The run folder; None: where the finished run is found, or `runs/HASH` beside settings.ini
+    on: str = None,  # Device; the one in settings.ini if None
+) -> dict:  # The row of summary.csv
     "Run a config to its end, or go on with it, or read what it has left; raises `UserError` before any computing, and `Stopped` after a signal"
-    if isinstance(c, dict): c = config(**c)
+    if isinstance(c, dict):
+        c = config(**c)
     s = settings()
-    folder,where = Path(folder or find(c) or s.root/'runs'/config_hash(c)),device(on or s.device)
-    if finished(folder, c): return read_row(folder)
-    if folder.resolve()==published_folder(c).resolve(): raise UserError(f"{folder} is for finished runs, and this one is not: compute it in another folder")
+    folder, where = (
+        Path(folder or find(c) or s.root / "runs" / config_hash(c)),
+        device(on or s.device),
+    )
+    if finished(folder, c):
+        return read_row(folder)
+    if folder.resolve() == published_folder(c).resolve():
+        raise UserError(
+            f"{folder} is for finished runs, and this one is not: compute it in another folder"
+        )
     data = load(c.dataset)
     parts = split(data, c.seed, c.limit)
     check_batch_size(c.batch_size, parts.train)
-    torch.backends.cudnn.deterministic,torch.backends.cudnn.allow_tf32 = True,False
-    if s.threads: torch.set_num_threads(s.threads)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
+    if s.threads:
+        torch.set_num_threads(s.threads)
     keep_memory()
-    for k,p in vars(parts).items(): setattr(parts, k, Images(*(o.to(where) for o in p)))
+    for k, p in vars(parts).items():
+        setattr(parts, k, Images(*(o.to(where) for o in p)))
     model = _model(c, data.source).to(where)
     with _claim(folder, c):
-        (folder/'summary.csv').unlink(missing_ok=True) # it is the last to be written: what is not finished has none
+        (folder / "summary.csv").unlink(
+            missing_ok=True
+        )  # it is the last to be written: what is not finished has none
         record_machine(folder, provenance(where))
-        curves = fit(model, parts, data.source, c, folder/'state.pt', lambda cycle: _leave_level(folder, c, data.source, parts, model, cycle))
+        curves = fit(
+            model,
+            parts,
+            data.source,
+            c,
+            folder / "state.pt",
+            lambda cycle: _leave_level(folder, c, data.source, parts, model, cycle),
+        )
         _leave(folder, c, curves, where)
     return read_row(folder)
 
 # %% ../nbs/09_experiment.ipynb #1458b25b
-def read_row(folder)->dict: return read_rows(Path(folder)/'summary.csv').iloc[0].dropna().to_dict()
+def read_row(folder) -> dict:
+    return read_rows(Path(folder) / "summary.csv").iloc[0].dropna().to_dict()
 
 # %% ../nbs/09_experiment.ipynb #12d45afc
 def _leave_level(folder, c, source, parts, model, cycle):
     "Write what a training leaves: ticket, a row of levels.csv, rows of layers.csv"
-    file,name = folder/'ticket.safetensors',config_hash(c)
-    facts = dict(config_hash=name, dataset=c.dataset, mean=source.mean, std=source.std, classes=source.classes, cycle=cycle)
+    file, name = folder / "ticket.safetensors", config_hash(c)
+    facts = dict(
+        config_hash=name,
+        dataset=c.dataset,
+        mean=source.mean,
+        std=source.std,
+        classes=source.classes,
+        cycle=cycle,
+    )
     ticket.save(file, model, **facts)
     plain = ticket.load(file).to(parts.val.x.device)
-    (_,val),(_,test) = (evaluate(plain, o, source) for o in (parts.val, parts.test))
-    how = f'on the network rebuilt from this file, fp32; {len(parts.val.y)} validation images (seed {c.seed}), {len(parts.test.y)} test images'
+    (_, val), (_, test) = (evaluate(plain, o, source) for o in (parts.val, parts.test))
+    how = f"on the network rebuilt from this file, fp32; {len(parts.val.y)} validation images (seed {c.seed}), {len(parts.test.y)} test images"
     size = ticket.save(file, model, **facts, val_accuracy=val, test_accuracy=test, measured=how)
     if c.cycles:
-        exact = not (c.rewind_epoch or c.mini_batch) # was it trained from these weights, under this mask?
-        ticket.save(folder/'cycles'/f'{cycle:02}.safetensors', model, initial=True, **facts, **(dict(trained_val_accuracy=val, trained_test_accuracy=test) if exact else {}))
+        exact = not (
+            c.rewind_epoch or c.mini_batch
+        )  # was it trained from these weights, under this mask?
+        ticket.save(
+            folder / "cycles" / f"{cycle:02}.safetensors",
+            model,
+            initial=True,
+            **facts,
+            **(dict(trained_val_accuracy=val, trained_test_accuracy=test) if exact else {}),
+        )
     layers = layer_counts(model)
-    counts = dict(weights_total=layers.weights.sum(), weights_kept=layers.kept.sum(), ticket_bytes=size)
-    measured = dict(sparsity=model.subnet['sparsity'], val_accuracy=val, test_accuracy=test, **counts, config_hash=name)
-    binarised = after_binarising(plain, parts, source, c.seed) if c.method=='edge-popup' else None
-    row = dict.fromkeys(LEAD)|asdict(c)|measured|dict(binarised_test_accuracy=binarised, cycle=cycle)
-    _append(folder/'layers.csv', cycle, layers.assign(cycle=cycle, config_hash=name))
-    _append(folder/'levels.csv', cycle, pd.DataFrame([row]))
+    counts = dict(
+        weights_total=layers.weights.sum(), weights_kept=layers.kept.sum(), ticket_bytes=size
+    )
+    measured = dict(
+        sparsity=model.subnet["sparsity"],
+        val_accuracy=val,
+        test_accuracy=test,
+        **counts,
+        config_hash=name,
+    )
+    binarised = after_binarising(plain, parts, source, c.seed) if c.method == "edge-popup" else None
+    row = (
+        dict.fromkeys(LEAD)
+        | asdict(c)
+        | measured
+        | dict(binarised_test_accuracy=binarised, cycle=cycle)
+    )
+    _append(folder / "layers.csv", cycle, layers.assign(cycle=cycle, config_hash=name))
+    _append(folder / "levels.csv", cycle, pd.DataFrame([row]))
 
-LEAD = 'dataset arch width method bn scope sparsity seed epochs val_accuracy test_accuracy weights_total weights_kept ticket_bytes config_hash'.split() # columns that come first
+
+LEAD = "dataset arch width method bn scope sparsity seed epochs val_accuracy test_accuracy weights_total weights_kept ticket_bytes config_hash".split()  # columns that come first
 
 # %% ../nbs/09_experiment.ipynb #0f25203d
 def _append(file, cycle, rows):
     "Add the rows of a cycle to a file, in place of what a stopped run may have left of it"
     if cycle:
-        before = read_rows(file, rows.config_hash.iloc[0]).query('cycle<@cycle')
-        if before.cycle.nunique()!=cycle: raise UserError(f"{file} lacks cycles: delete its folder to compute the run anew")
+        before = read_rows(file, rows.config_hash.iloc[0]).query("cycle<@cycle")
+        if before.cycle.nunique() != cycle:
+            raise UserError(f"{file} lacks cycles: delete its folder to compute the run anew")
         rows = pd.concat([before, rows])
     write(file, rows.to_csv(index=False))
 
 # %% ../nbs/09_experiment.ipynb #754d5472
-def _peak_memory(where): # MiB
-    if where.type=='cuda': return torch.cuda.max_memory_allocated()//2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//(2**20 if sys.platform=='darwin' else 2**10)
+def _peak_memory(where):  # MiB
+    if where.type == "cuda":
+        return torch.cuda.max_memory_allocated() // 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
 
 # %% ../nbs/09_experiment.ipynb #bf50d202
 def _leave(folder, c, curves, where):
     "Write what a finished run leaves, the summary last"
-    name,curves,timing = config_hash(c),pd.DataFrame(curves),['seconds','images_per_second']
-    took = dict(seconds=round(curves.seconds.sum(), 3), images_per_second=round(curves.images_per_second.median(), 1), peak_mib=int(_peak_memory(where)))
-    write(folder/'record.json', json.dumps(dict(config_hash=name, precision=c.precision)|read_json(folder/'record.json')|took, indent=1)+'\n')
-    write(folder/'curves.csv', curves.drop(columns=timing).assign(config_hash=name).to_csv(index=False))
-    write(folder/'summary.csv', read_rows(folder/'levels.csv', name).tail(1).drop(columns='cycle').to_csv(index=False))
+    name, curves, timing = config_hash(c), pd.DataFrame(curves), ["seconds", "images_per_second"]
+    took = dict(
+        seconds=round(curves.seconds.sum(), 3),
+        images_per_second=round(curves.images_per_second.median(), 1),
+        peak_mib=int(_peak_memory(where)),
+    )
+    write(
+        folder / "record.json",
+        json.dumps(
+            dict(config_hash=name, precision=c.precision)
+            | read_json(folder / "record.json")
+            | took,
+            indent=1,
+        )
+        + "\n",
+    )
+    write(
+        folder / "curves.csv",
+        curves.drop(columns=timing).assign(config_hash=name).to_csv(index=False),
+    )
+    write(
+        folder / "summary.csv",
+        read_rows(folder / "levels.csv", name).tail(1).drop(columns="cycle").to_csv(index=False),
+    )
 
 # %% ../nbs/09_experiment.ipynb #58326870
 @torch.no_grad()
 def after_binarising(
-    net, # A network rebuilt from its ticket; it is changed
-    parts, # From `split`, on its device
-    source:Source, # What they are images of
-    seed:int, # Of the order in which images come
-)->float: # Test accuracy, a fraction
+    net,  # A network rebuilt from its ticket; it is changed
+    parts,  # From `split`, on its device
+    source: Source,  # What they are images of
+    seed: int,  # Of the order in which images come
+) -> float:  # Test accuracy, a fraction
     "Accuracy with the signs of the weights and each layer's gain; batch normalisation takes its statistics anew from the training images (CIFAR-10's flipped at random, not shifted)"
-    for m in weighted(net).values(): m.weight.copy_(used_weight(m.weight, m.weight!=0, 1))
+    for m in weighted(net).values():
+        m.weight.copy_(used_weight(m.weight, m.weight != 0, 1))
     net.train()
-    for x,_ in batches(parts.train, source, min(500, len(parts.train.y)), seed, shift=0): net(x)
+    for x, _ in batches(parts.train, source, min(500, len(parts.train.y)), seed, shift=0):
+        net(x)
     return evaluate(net.eval(), parts.test, source)[1]
 
 # %% ../nbs/09_experiment.ipynb #7d079e38
 def layer_counts(
-    model, # From `as_subnet`
-)->pd.DataFrame: # Columns: layer, weights, kept; and for methods with scores kept_global, kept_global_start
+    model,  # From `as_subnet`
+) -> (
+    pd.DataFrame
+):  # Columns: layer, weights, kept; and for methods with scores kept_global, kept_global_start
     "How many weights each layer has and keeps, and would keep under one threshold for the whole network"
-    found,layers = masks(model),weighted(model)
-    scores = {k: layers[k].parametrizations.weight[0].scores for k in found if METHODS[model.subnet['method']].mask=='learned'}
-    start = {k: draw_scores(s.shape, model.subnet['seed'], k) for k,s in scores.items()}
-    one,one_start = (global_masks(o, model.subnet['sparsity']) if o else {} for o in (scores, start))
+    found, layers = masks(model), weighted(model)
+    scores = {
+        k: layers[k].parametrizations.weight[0].scores
+        for k in found
+        if METHODS[model.subnet["method"]].mask == "learned"
+    }
+    start = {k: draw_scores(s.shape, model.subnet["seed"], k) for k, s in scores.items()}
+    one, one_start = (
+        global_masks(o, model.subnet["sparsity"]) if o else {} for o in (scores, start)
+    )
     count = lambda masks, k, default=None: int(masks[k].count_nonzero()) if k in masks else default
-    rows = [dict(layer=k, weights=(n := m.weight.numel()), kept=count(found, k, n), kept_global=count(one, k), kept_global_start=count(one_start, k)) for k,m in layers.items()]
-    return pd.DataFrame(rows).astype({'kept_global': 'Int64', 'kept_global_start': 'Int64'})
+    rows = [
+        dict(
+            layer=k,
+            weights=(n := m.weight.numel()),
+            kept=count(found, k, n),
+            kept_global=count(one, k),
+            kept_global_start=count(one_start, k),
+        )
+        for k, m in layers.items()
+    ]
+    return pd.DataFrame(rows).astype({"kept_global": "Int64", "kept_global_start": "Int64"})

@@ -6,92 +6,146 @@
 __all__ = ['EXPORTS', 'export']
 
 # %% ../nbs/13_export.ipynb #2f34fbe9
-import base64,html,io
+import base64
+import html
+import io
 from copy import deepcopy
 from pathlib import Path
 
-import matplotlib.pyplot as plt, torch
+import matplotlib.pyplot as plt
+import torch
 from safetensors.torch import save as tensor_bytes
 from torch import nn
 
 from . import ticket
 from .binarize import Sign
-from .errors import UserError,replacing
+from .errors import UserError, replacing
 from .subnet import weighted
 
 # %% ../nbs/13_export.ipynb #304a112e
-def _state(net, header): return tensor_bytes({k: v.contiguous() for k,v in net.state_dict().items()})
+def _state(net, header):
+    return tensor_bytes({k: v.contiguous() for k, v in net.state_dict().items()})
 
 # %% ../nbs/13_export.ipynb #f4010781
 class _Where(nn.Module):
-    def forward(self, x): return torch.where(x<0, -1., 1.)
+    def forward(self, x):
+        return torch.where(x < 0, -1.0, 1.0)
 
 # %% ../nbs/13_export.ipynb #6a3eafb7
 def _onnx(net, header):
-    try: import onnx,onnxscript
-    except ImportError as e: raise UserError(f"{e.name} is not installed: pip install 'mplt[onnx]'") from e
+    try:
+        import onnx
+        import onnxscript
+    except ImportError as e:
+        raise UserError(f"{e.name} is not installed: pip install 'mplt[onnx]'") from e
     net = deepcopy(net)
     for parent in list(net.modules()):
-        for k,m in list(parent.named_children()):
-            if isinstance(m, Sign): setattr(parent, k, _Where())
-    shape = (header['spec'] or header['subnet'])['in_shape']
-    if not shape: raise UserError('the ticket does not say what shape its images have: convert with in_shape')
-    program = torch.onnx.export(net, (torch.zeros(2, *shape),), dynamo=True, input_names=['images'], output_names=['logits'], dynamic_shapes=({0: torch.export.Dim('n')},), verbose=False)
+        for k, m in list(parent.named_children()):
+            if isinstance(m, Sign):
+                setattr(parent, k, _Where())
+    shape = (header["spec"] or header["subnet"])["in_shape"]
+    if not shape:
+        raise UserError("the ticket does not say what shape its images have: convert with in_shape")
+    program = torch.onnx.export(
+        net,
+        (torch.zeros(2, *shape),),
+        dynamo=True,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("n")},),
+        verbose=False,
+    )
     return program.model_proto.SerializeToString()
 
 # %% ../nbs/13_export.ipynb #91d164ea
 def _picture(net, kept):
     "The masks as a PNG: the signs of the kept weights, one row of pixels an output: white +, black −, grey removed"
-    layers = [(k, m) for k,m in weighted(net).items() if k in kept]
-    fig,axs = plt.subplots(len(layers), 1, figsize=(8, 1+1.2*len(layers)), squeeze=False, layout='constrained')
-    for ax,(k,m) in zip(axs[:,0], layers):
+    layers = [(k, m) for k, m in weighted(net).items() if k in kept]
+    fig, axs = plt.subplots(
+        len(layers), 1, figsize=(8, 1 + 1.2 * len(layers)), squeeze=False, layout="constrained"
+    )
+    for ax, (k, m) in zip(axs[:, 0], layers):
         w = m.weight.detach().cpu().flatten(1).sign()
-        ax.imshow(w[:64,:512], cmap='gray', vmin=-1, vmax=1, aspect='auto', interpolation='nearest'); ax.set_xticks([]); ax.set_yticks([])
-        ax.set_title(f'{k}: {kept[k]} of {w.numel()} weights kept', fontsize=8, loc='left')
+        ax.imshow(
+            w[:64, :512], cmap="gray", vmin=-1, vmax=1, aspect="auto", interpolation="nearest"
+        )
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.set_title(f"{k}: {kept[k]} of {w.numel()} weights kept", fontsize=8, loc="left")
     out = io.BytesIO()
-    fig.savefig(out, format='png', dpi=100, metadata={'Software': None}); plt.close(fig)
+    fig.savefig(out, format="png", dpi=100, metadata={"Software": None})
+    plt.close(fig)
     return out.getvalue()
 
 # %% ../nbs/13_export.ipynb #2922813a
 def _facts(net, header):
     "What the card says, in order"
-    subnet,spec = header['subnet'],header['spec'] or {}
+    subnet, spec = header["subnet"], header["spec"] or {}
     total = sum(m.weight.numel() for m in weighted(net).values())
-    facts = {'network': ' '.join(f'{k} {spec[k]}' for k in ('arch','width','bn','act') if k in spec) or 'of one\'s own', 'method': subnet['method'], 'sparsity': subnet['sparsity'],
-             'seed and initialisation': f"{subnet['seed']}, {subnet['init']}", 'weights': f"{sum(header['kept'].values()) or total} of {total} kept"}
-    claimed = {k.replace('_', ' '): v for k,v in header.items() if k not in ('spec','subnet','kept','format')}
-    return facts|claimed|facts # in this order, and what was checked wins over what is claimed
+    facts = {
+        "network": " ".join(f"{k} {spec[k]}" for k in ("arch", "width", "bn", "act") if k in spec)
+        or "of one's own",
+        "method": subnet["method"],
+        "sparsity": subnet["sparsity"],
+        "seed and initialisation": f"{subnet['seed']}, {subnet['init']}",
+        "weights": f"{sum(header['kept'].values()) or total} of {total} kept",
+    }
+    claimed = {
+        k.replace("_", " "): v
+        for k, v in header.items()
+        if k not in ("spec", "subnet", "kept", "format")
+    }
+    return facts | claimed | facts  # in this order, and what was checked wins over what is claimed
 
 # %% ../nbs/13_export.ipynb #fae51e5e
-_note = 'First 64 outputs and 512 inputs of each layer: white +, black −, grey removed.'
+_note = "First 64 outputs and 512 inputs of each layer: white +, black −, grey removed."
+
 
 def _html(net, header):
-    rows = ''.join(f'<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>' for k,v in _facts(net, header).items())
-    picture = f'<img alt="Masks of the layers" src="data:image/png;base64,{base64.b64encode(_picture(net, header["kept"])).decode()}"><p>{_note}</p>' if header['kept'] else ''
-    style = 'body{font:16px/1.5 sans-serif;max-width:52em;margin:2em auto;padding:0 1em}th{text-align:left;vertical-align:top;padding-right:1em}td{overflow-wrap:anywhere}img{max-width:100%}'
-    return f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Ticket</title><style>{style}</style><h1>Ticket</h1><table>{rows}</table>{picture}</html>'.encode(errors='backslashreplace')
+    rows = "".join(
+        f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>"
+        for k, v in _facts(net, header).items()
+    )
+    picture = (
+        f'<img alt="Masks of the layers" src="data:image/png;base64,{base64.b64encode(_picture(net, header["kept"])).decode()}"><p>{_note}</p>'
+        if header["kept"]
+        else ""
+    )
+    style = "body{font:16px/1.5 sans-serif;max-width:52em;margin:2em auto;padding:0 1em}th{text-align:left;vertical-align:top;padding-right:1em}td{overflow-wrap:anywhere}img{max-width:100%}"
+    return f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Ticket</title><style>{style}</style><h1>Ticket</h1><table>{rows}</table>{picture}</html>'.encode(
+        errors="backslashreplace"
+    )
 
 # %% ../nbs/13_export.ipynb #b7834a7a
 def _markdown(net, header):
-    clean = lambda v: ''.join(f'&#{ord(c)};' if c in '\\`*_{}[]()#+!|<>&\r\n' else c for c in str(v)) # nothing in a fact is markup
-    rows = '\n'.join(f'| {clean(k)} | {clean(v)} |' for k,v in _facts(net, header).items())
-    picture = f'\n![Masks of the layers](data:image/png;base64,{base64.b64encode(_picture(net, header["kept"])).decode()})\n\n{_note}\n' if header['kept'] else ''
-    return f'# Ticket\n\n| | |\n|---|---|\n{rows}\n{picture}'.encode(errors='backslashreplace')
+    clean = lambda v: "".join(
+        f"&#{ord(c)};" if c in "\\`*_{}[]()#+!|<>&\r\n" else c for c in str(v)
+    )  # nothing in a fact is markup
+    rows = "\n".join(f"| {clean(k)} | {clean(v)} |" for k, v in _facts(net, header).items())
+    picture = (
+        f"\n![Masks of the layers](data:image/png;base64,{base64.b64encode(_picture(net, header['kept'])).decode()})\n\n{_note}\n"
+        if header["kept"]
+        else ""
+    )
+    return f"# Ticket\n\n| | |\n|---|---|\n{rows}\n{picture}".encode(errors="backslashreplace")
 
 # %% ../nbs/13_export.ipynb #6c271a8b
-EXPORTS = {'.safetensors': _state, '.onnx': _onnx, '.html': _html, '.md': _markdown}
+EXPORTS = {".safetensors": _state, ".onnx": _onnx, ".html": _html, ".md": _markdown}
 
 # %% ../nbs/13_export.ipynb #a65c9119
 def export(
-    path, # File of a ticket
-    out, # File to write: .safetensors (PyTorch state), .onnx, .html or .md (card)
-    model:nn.Module=None, # The network, for a ticket of a network that `build` does not know
-)->int: # Bytes written
+    path,  # File of a ticket
+    out,  # File to write: .safetensors (PyTorch state), .onnx, .html or .md (card)
+    model: nn.Module = None,  # The network, for a ticket of a network that `build` does not know
+) -> int:  # Bytes written
     "Export a ticket; raises `UserError`"
     kind = Path(out).suffix.lower()
-    if kind not in EXPORTS: raise UserError(f"{out} has the suffix {kind!r}: expected one of {', '.join(EXPORTS)}")
+    if kind not in EXPORTS:
+        raise UserError(f"{out} has the suffix {kind!r}: expected one of {', '.join(EXPORTS)}")
     header = ticket.info(path)
-    if Path(out).exists() and Path(out).samefile(path): raise UserError(f"{out} is the ticket itself: give another file")
+    if Path(out).exists() and Path(out).samefile(path):
+        raise UserError(f"{out} is the ticket itself: give another file")
     content = EXPORTS[kind](ticket.load(path, model), header)
-    with replacing(out) as tmp: tmp.write_bytes(content)
+    with replacing(out) as tmp:
+        tmp.write_bytes(content)
     return len(content)

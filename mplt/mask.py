@@ -8,104 +8,132 @@ __all__ = ['SCOPES', 'removed', 'largest', 'topk_mask', 'masks_by_scope', 'globa
 # %% ../nbs/03_mask.ipynb #57fb3830
 from fractions import Fraction
 
-import numpy as np, torch
+import numpy as np
+import torch
 
-from .binarize import flat,pieces
+from .binarize import flat, pieces
 from .errors import UserError
 
 # %% ../nbs/03_mask.ipynb #26365281
 def removed(
-    n:int, # Number of weights
-    sparsity:float, # Fraction to remove, in [0, 1)
-)->int: # How many are removed
+    n: int,  # Number of weights
+    sparsity: float,  # Fraction to remove, in [0, 1)
+) -> int:  # How many are removed
     "floor(sparsity·n), in exact decimals; raises `UserError` for a sparsity outside [0, 1)"
-    if not 0<=sparsity<1: raise UserError(f"sparsity {sparsity!r} is out of range: it is the fraction of weights removed, at least 0 and below 1")
-    return int(Fraction(str(sparsity))*n)
+    if not 0 <= sparsity < 1:
+        raise UserError(
+            f"sparsity {sparsity!r} is out of range: it is the fraction of weights removed, at least 0 and below 1"
+        )
+    return int(Fraction(str(sparsity)) * n)
 
 # %% ../nbs/03_mask.ipynb #9ce5446b
 def _by_sort(x, keep, key):
     mask = torch.zeros(x.numel(), dtype=torch.bool, device=x.device)
     mask[key(x).flatten().sort(descending=True, stable=True).indices[:keep]] = True
-    return torch.empty_like(x, dtype=torch.bool).copy_(mask.view(x.shape)) # in the memory format of `x`
+    return torch.empty_like(x, dtype=torch.bool).copy_(
+        mask.view(x.shape)
+    )  # in the memory format of `x`
 
 # %% ../nbs/03_mask.ipynb #156d67a1
 def _about(x, keep, key):
     "Two numbers between which the smallest that is kept very likely lies"
     sample = key(flat(x)[::61]).numpy()
-    center,margin = len(sample)-keep//61,3*int(len(sample)**.5)//2 # three standard deviations of a sampled median's rank
-    if len(sample)<=4*margin: return -np.inf,np.inf
-    a,b = max(center-margin, 0),min(center+margin, len(sample)-1)
-    return np.partition(sample, (a,b))[[a,b]]
+    center, margin = (
+        len(sample) - keep // 61,
+        3 * int(len(sample) ** 0.5) // 2,
+    )  # three standard deviations of a sampled median's rank
+    if len(sample) <= 4 * margin:
+        return -np.inf, np.inf
+    a, b = max(center - margin, 0), min(center + margin, len(sample) - 1)
+    return np.partition(sample, (a, b))[[a, b]]
 
 # %% ../nbs/03_mask.ipynb #6f0692fd
 def _separate(x, low, high, key):
     "Mask of what is above `high`; values from `low` to `high`, and their places in memory"
-    mask,values,places,start = torch.empty_like(x, dtype=torch.bool),[],[],0
-    for o,m in pieces(x, mask):
-        o,m = key(o).numpy(),m.numpy().view(bool) # NumPy is faster at comparing and finding
-        band = np.flatnonzero(np.greater(o, high, out=m)==(o<low)) # neither: between, or not a number
-        values.append(o[band]); places.append(band+start)
+    mask, values, places, start = torch.empty_like(x, dtype=torch.bool), [], [], 0
+    for o, m in pieces(x, mask):
+        o, m = key(o).numpy(), m.numpy().view(bool)  # NumPy is faster at comparing and finding
+        band = np.flatnonzero(
+            np.greater(o, high, out=m) == (o < low)
+        )  # neither: between, or not a number
+        values.append(o[band])
+        places.append(band + start)
         start += len(o)
-    return mask,np.concatenate(values),np.concatenate(places)
+    return mask, np.concatenate(values), np.concatenate(places)
 
 # %% ../nbs/03_mask.ipynb #2e3c63c0
 def _bands(x, keep, key, near):
     "Where to search, in turn"
-    if near: yield near[0]-near[1],near[0]+near[1]
+    if near:
+        yield near[0] - near[1], near[0] + near[1]
     yield _about(x, keep, key)
-    yield -np.inf,np.inf
+    yield -np.inf, np.inf
+
 
 def _by_search(x, keep, key, near):
-    for low,high in _bands(x, keep, key, near):
-        mask,values,places = _separate(x, low, high, key)
-        need = keep-np.count_nonzero(mask.numpy())
-        if 0<need<=len(values): break
-    threshold = np.partition(values, len(values)-need)[len(values)-need]
-    chosen = torch.from_numpy(places[values>=threshold])
+    for low, high in _bands(x, keep, key, near):
+        mask, values, places = _separate(x, low, high, key)
+        need = keep - np.count_nonzero(mask.numpy())
+        if 0 < need <= len(values):
+            break
+    threshold = np.partition(values, len(values) - need)[len(values) - need]
+    chosen = torch.from_numpy(places[values >= threshold])
     flat(mask)[chosen] = True
-    if len(chosen)>need: mask[_last(key(x)==threshold, len(chosen)-need)] = False
-    if np.isfinite(threshold): near[:] = threshold,4*abs(threshold-near[0] if near else 0)+abs(threshold)/1024
+    if len(chosen) > need:
+        mask[_last(key(x) == threshold, len(chosen) - need)] = False
+    if np.isfinite(threshold):
+        near[:] = threshold, 4 * abs(threshold - near[0] if near else 0) + abs(threshold) / 1024
     return mask
 
-def _last(where, n): return tuple(o[-n:] for o in where.nonzero(as_tuple=True)) # in the order of the indices
+
+def _last(where, n):
+    return tuple(o[-n:] for o in where.nonzero(as_tuple=True))  # in the order of the indices
 
 # %% ../nbs/03_mask.ipynb #5090c04d
 def largest(
-    x:torch.Tensor, # Any shape, dense in memory in any order
-    sparsity:float, # Fraction removed, in [0, 1)
-    key=lambda o: o, # What elements are compared by: a function of each
-    near:list=None, # For a search that is repeated while the elements change a little: where it ended, kept up to date; at first an empty list
-)->torch.Tensor: # bool, same shape and memory format: True where an element is kept
+    x: torch.Tensor,  # Any shape, dense in memory in any order
+    sparsity: float,  # Fraction removed, in [0, 1)
+    key=lambda o: o,  # What elements are compared by: a function of each
+    near: list = None,  # For a search that is repeated while the elements change a little: where it ended, kept up to date; at first an empty list
+) -> torch.Tensor:  # bool, same shape and memory format: True where an element is kept
     "Keep exactly the n − floor(sparsity·n) largest elements; of equal ones, the first"
-    keep = x.numel()-removed(x.numel(), sparsity)
-    return _by_search(x, keep, key, [] if near is None else near) if x.device.type=='cpu' else _by_sort(x, keep, key)
+    keep = x.numel() - removed(x.numel(), sparsity)
+    return (
+        _by_search(x, keep, key, [] if near is None else near)
+        if x.device.type == "cpu"
+        else _by_sort(x, keep, key)
+    )
 
 # %% ../nbs/03_mask.ipynb #70b8a4c2
 def topk_mask(
-    scores:torch.Tensor, # S, any shape
-    sparsity:float, # Fraction of weights removed, in [0, 1)
-    near:list=None, # As for `largest`
-)->torch.Tensor: # M, bool, same shape and memory format: True where a weight is kept
+    scores: torch.Tensor,  # S, any shape
+    sparsity: float,  # Fraction of weights removed, in [0, 1)
+    near: list = None,  # As for `largest`
+) -> torch.Tensor:  # M, bool, same shape and memory format: True where a weight is kept
     "Keep the weights of largest |score|"
     return largest(scores.detach(), sparsity, torch.abs, near)
 
 # %% ../nbs/03_mask.ipynb #311757f5
-SCOPES = ('layer','global')
+SCOPES = ("layer", "global")
+
 
 def masks_by_scope(
-    sizes:dict, # Layer name: a tensor of any shape, what its weights compete by
-    sparsity:float, # Fraction removed of each layer, or of ALL weights, in [0, 1)
-    scope:str, # A name in `SCOPES`
-)->dict: # Layer name: its mask, bool, shape of its tensor
+    sizes: dict,  # Layer name: a tensor of any shape, what its weights compete by
+    sparsity: float,  # Fraction removed of each layer, or of ALL weights, in [0, 1)
+    scope: str,  # A name in `SCOPES`
+) -> dict:  # Layer name: its mask, bool, shape of its tensor
     "Keep the largest of each layer, or of the whole network; of equal ones, the first"
-    if scope=='layer': return {k: largest(o, sparsity) for k,o in sizes.items()}
-    parts = largest(torch.cat([o.flatten() for o in sizes.values()]), sparsity).split([o.numel() for o in sizes.values()])
-    return {k: m.view(o.shape) for m,(k,o) in zip(parts, sizes.items())}
+    if scope == "layer":
+        return {k: largest(o, sparsity) for k, o in sizes.items()}
+    parts = largest(torch.cat([o.flatten() for o in sizes.values()]), sparsity).split(
+        [o.numel() for o in sizes.values()]
+    )
+    return {k: m.view(o.shape) for m, (k, o) in zip(parts, sizes.items())}
 
 # %% ../nbs/03_mask.ipynb #0f1b2093
 def global_masks(
-    scores:dict, # Layer name: its scores, a tensor of any shape
-    sparsity:float, # Fraction of ALL weights removed, in [0, 1)
-)->dict: # Layer name: its mask, bool, shape of its scores
+    scores: dict,  # Layer name: its scores, a tensor of any shape
+    sparsity: float,  # Fraction of ALL weights removed, in [0, 1)
+) -> dict:  # Layer name: its mask, bool, shape of its scores
     "Keep the weights of largest |score| in the whole network"
-    return masks_by_scope({k: o.detach().abs() for k,o in scores.items()}, sparsity, 'global')
+    return masks_by_scope({k: o.detach().abs() for k, o in scores.items()}, sparsity, "global")

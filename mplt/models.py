@@ -13,106 +13,146 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .binarize import Sign
-from .errors import UserError,pick
+from .errors import UserError, pick
 
 # %% ../nbs/04_models.ipynb #31c04996
 ARCHS = dict(
-    fc1    = dict(fcs=(300,100)),
-    lenet5 = dict(convs='6 P 16 P', fcs=(120,84), kernel=5, padding=0, side=32),
-    conv2  = dict(convs='64 64 P', fcs=(256,256)),
-    conv4  = dict(convs='64 64 P 128 128 P', fcs=(256,256)),
-    conv6  = dict(convs='64 64 P 128 128 P 256 256 P', fcs=(256,256)),
-    conv8  = dict(convs='64 64 P 128 128 P 256 256 P 512 512 P', fcs=(256,256)),
-    alexnet = dict(convs='64/2 P 192 P 384 256 256 P', fcs=(4096,4096), side=32),
-    vgg16  = dict(convs='64 64 P 128 128 P 256 256 256 P 512 512 512 P 512 512 512 P', side=32),
-    **{'vgg-small': dict(convs='128 128 P 256 256 P 512 512 P')})
+    fc1=dict(fcs=(300, 100)),
+    lenet5=dict(convs="6 P 16 P", fcs=(120, 84), kernel=5, padding=0, side=32),
+    conv2=dict(convs="64 64 P", fcs=(256, 256)),
+    conv4=dict(convs="64 64 P 128 128 P", fcs=(256, 256)),
+    conv6=dict(convs="64 64 P 128 128 P 256 256 P", fcs=(256, 256)),
+    conv8=dict(convs="64 64 P 128 128 P 256 256 P 512 512 P", fcs=(256, 256)),
+    alexnet=dict(convs="64/2 P 192 P 384 256 256 P", fcs=(4096, 4096), side=32),
+    vgg16=dict(convs="64 64 P 128 128 P 256 256 256 P 512 512 512 P 512 512 512 P", side=32),
+    **{"vgg-small": dict(convs="128 128 P 256 256 P 512 512 P")},
+)
 
 # %% ../nbs/04_models.ipynb #fbcac946
 RESNETS = dict(
-    **{f'resnet{6*n+2}': dict(blocks=(n,n,n), channels=(16,32,64)) for n in (3,5,7,9)},
-    resnet18 = dict(blocks=(2,2,2,2), channels=(64,128,256,512)),
-    resnet34 = dict(blocks=(3,4,6,3), channels=(64,128,256,512)),
-    resnet50 = dict(blocks=(3,4,6,3), channels=(64,128,256,512), block='Bottleneck'),
-    **{'wide-resnet34':   dict(blocks=(3,4,6,3), channels=(64,192,384,768)),
-       'wide-resnet50-2': dict(blocks=(3,4,6,3), channels=(64,128,256,512), block='Bottleneck', inner=2)})
+    **{f"resnet{6 * n + 2}": dict(blocks=(n, n, n), channels=(16, 32, 64)) for n in (3, 5, 7, 9)},
+    resnet18=dict(blocks=(2, 2, 2, 2), channels=(64, 128, 256, 512)),
+    resnet34=dict(blocks=(3, 4, 6, 3), channels=(64, 128, 256, 512)),
+    resnet50=dict(blocks=(3, 4, 6, 3), channels=(64, 128, 256, 512), block="Bottleneck"),
+    **{
+        "wide-resnet34": dict(blocks=(3, 4, 6, 3), channels=(64, 192, 384, 768)),
+        "wide-resnet50-2": dict(
+            blocks=(3, 4, 6, 3), channels=(64, 128, 256, 512), block="Bottleneck", inner=2
+        ),
+    },
+)
 ARCHS |= RESNETS
 
 # %% ../nbs/04_models.ipynb #229f12b8
-BNS = ('none','plain','learned')
+BNS = ("none", "plain", "learned")
+
 
 def _block(name, layer, bn, act, pool=False):
     "The named layers of a block: weights, pool, BN, nonlinearity"
     yield name, layer
-    if pool: yield f'{name}_pool', nn.MaxPool2d(2)
-    if bn!='none':
+    if pool:
+        yield f"{name}_pool", nn.MaxPool2d(2)
+    if bn != "none":
         conv = isinstance(layer, nn.Conv2d)
         size = layer.out_channels if conv else layer.out_features
-        yield f'{name}_bn', (nn.BatchNorm2d if conv else nn.BatchNorm1d)(size, affine=bn=='learned')
-    yield f'{name}_act', Sign() if act=='sign' else nn.ReLU()
+        yield (
+            f"{name}_bn",
+            (nn.BatchNorm2d if conv else nn.BatchNorm1d)(size, affine=bn == "learned"),
+        )
+    yield f"{name}_act", Sign() if act == "sign" else nn.ReLU()
 
 # %% ../nbs/04_models.ipynb #cca16424
-def _layers(in_shape, num_classes, width, bn, act, convs='', fcs=(), kernel=3, padding=1, side=0):
-    c,h,w = in_shape
-    border = max(0, side-h),max(0, side-w)
-    if any(border): yield 'border', nn.ZeroPad2d((border[1]//2, -(-border[1]//2), border[0]//2, -(-border[0]//2)))
-    h,w = h+border[0],w+border[1]
-    for i,(o,stride,pool) in enumerate(_parse(convs), 1):
-        o = max(1, round(o*width))
-        yield from _block(f'conv{i}', nn.Conv2d(c, o, kernel, stride, padding, bias=bn=='none'), bn, act, pool)
-        c,h,w = o,(h+2*padding-kernel)//stride+1,(w+2*padding-kernel)//stride+1
-        if pool: h,w = h//2,w//2
-    yield 'flatten', nn.Flatten()
-    n = c*h*w
-    for i,o in enumerate(fcs, 1):
-        o = max(1, round(o*width))
-        yield from _block(f'fc{i}', nn.Linear(n, o, bias=bn=='none'), bn, act)
+def _layers(in_shape, num_classes, width, bn, act, convs="", fcs=(), kernel=3, padding=1, side=0):
+    c, h, w = in_shape
+    border = max(0, side - h), max(0, side - w)
+    if any(border):
+        yield (
+            "border",
+            nn.ZeroPad2d((border[1] // 2, -(-border[1] // 2), border[0] // 2, -(-border[0] // 2))),
+        )
+    h, w = h + border[0], w + border[1]
+    for i, (o, stride, pool) in enumerate(_parse(convs), 1):
+        o = max(1, round(o * width))
+        yield from _block(
+            f"conv{i}", nn.Conv2d(c, o, kernel, stride, padding, bias=bn == "none"), bn, act, pool
+        )
+        c, h, w = (
+            o,
+            (h + 2 * padding - kernel) // stride + 1,
+            (w + 2 * padding - kernel) // stride + 1,
+        )
+        if pool:
+            h, w = h // 2, w // 2
+    yield "flatten", nn.Flatten()
+    n = c * h * w
+    for i, o in enumerate(fcs, 1):
+        o = max(1, round(o * width))
+        yield from _block(f"fc{i}", nn.Linear(n, o, bias=bn == "none"), bn, act)
         n = o
-    yield f'fc{len(fcs)+1}', nn.Linear(n, num_classes)
+    yield f"fc{len(fcs) + 1}", nn.Linear(n, num_classes)
 
 # %% ../nbs/04_models.ipynb #067a9215
 def _parse(convs):
     "Of each convolution the channels, the stride, and whether a pool follows"
     words = convs.split()
-    return [(int(o.split('/')[0]), int((o+'/1').split('/')[1]), p=='P') for o,p in zip(words, words[1:]+['']) if o!='P']
+    return [
+        (int(o.split("/")[0]), int((o + "/1").split("/")[1]), p == "P")
+        for o, p in zip(words, words[1:] + [""])
+        if o != "P"
+    ]
 
 # %% ../nbs/04_models.ipynb #b8b6b83f
 def set_bn(
-    model:nn.Module, # Any network
-    bn:str, # plain or learned
+    model: nn.Module,  # Any network
+    bn: str,  # plain or learned
 ):
     "Make the batch normalisation that a network has plain (no parameters) or learned (new ones: γ = 1, β = 0)"
     like = next(model.parameters())
     for m in model.modules():
         if isinstance(m, _BatchNorm):
-            m.affine = bn=='learned'
-            for name,value in ('weight',1.),('bias',0.):
-                setattr(m, name, nn.Parameter(like.new_full((m.num_features,), value)) if m.affine else None)
+            m.affine = bn == "learned"
+            for name, value in ("weight", 1.0), ("bias", 0.0):
+                setattr(
+                    m,
+                    name,
+                    nn.Parameter(like.new_full((m.num_features,), value)) if m.affine else None,
+                )
 
 # %% ../nbs/04_models.ipynb #4a6dd709
 def binary_activations(
-    model:nn.Module, # Any network
+    model: nn.Module,  # Any network
 ):
     "ReLU to sign, everywhere"
     for parent in list(model.modules()):
-        for k,m in list(parent.named_children()):
-            if isinstance(m, nn.ReLU): setattr(parent, k, Sign())
+        for k, m in list(parent.named_children()):
+            if isinstance(m, nn.ReLU):
+                setattr(parent, k, Sign())
 
 # %% ../nbs/04_models.ipynb #a7b156a8
-def _resnet(in_shape, num_classes, width, bn, act, blocks, channels, block='BasicBlock', inner=1):
-    from torchvision.models import resnet # here, since it takes a second that nothing else needs
-    if bn=='none': raise UserError("bn 'none' does not fit a residual network: its shortcuts need batch normalisation, plain or learned")
+def _resnet(in_shape, num_classes, width, bn, act, blocks, channels, block="BasicBlock", inner=1):
+    from torchvision.models import resnet  # here, since it takes a second that nothing else needs
+
+    if bn == "none":
+        raise UserError(
+            "bn 'none' does not fit a residual network: its shortcuts need batch normalisation, plain or learned"
+        )
     block = getattr(resnet, block)
-    net = resnet.ResNet(block, [1]*4, num_classes, width_per_group=64*inner)
-    sizes = [max(16, round(o*width)) for o in channels]
-    small = max(in_shape[1:])<=64
-    net.conv1 = nn.Conv2d(in_shape[0], sizes[0], *((3,1,1) if small else (7,2,3)), bias=False)
-    net.bn1,net.inplanes = nn.BatchNorm2d(sizes[0]),sizes[0]
-    if small: net.maxpool = nn.Identity()
+    net = resnet.ResNet(block, [1] * 4, num_classes, width_per_group=64 * inner)
+    sizes = [max(16, round(o * width)) for o in channels]
+    small = max(in_shape[1:]) <= 64
+    net.conv1 = nn.Conv2d(in_shape[0], sizes[0], *((3, 1, 1) if small else (7, 2, 3)), bias=False)
+    net.bn1, net.inplanes = nn.BatchNorm2d(sizes[0]), sizes[0]
+    if small:
+        net.maxpool = nn.Identity()
     for i in range(4):
-        stage = net._make_layer(block, sizes[i], blocks[i], 1+(i>0)) if i<len(sizes) else nn.Identity()
-        setattr(net, f'layer{i+1}', stage)
+        stage = (
+            net._make_layer(block, sizes[i], blocks[i], 1 + (i > 0))
+            if i < len(sizes)
+            else nn.Identity()
+        )
+        setattr(net, f"layer{i + 1}", stage)
     net.fc = nn.Linear(net.inplanes, num_classes)
-    if act=='sign':
+    if act == "sign":
         binary_activations(net)
         net.avgpool = nn.Sequential(net.avgpool, nn.BatchNorm2d(net.inplanes), Sign())
     set_bn(net, bn)
@@ -120,20 +160,38 @@ def _resnet(in_shape, num_classes, width, bn, act, blocks, channels, block='Basi
 
 # %% ../nbs/04_models.ipynb #61019ed1
 def build(
-    arch:str, # A name in `ARCHS`, in any case
-    in_shape:tuple, # Channels, height, width of an image
-    num_classes:int, # Number of classes
-    width:float=1., # Factor on every hidden size
-    bn:str='none', # Batch normalisation: none, plain (no parameters), learned
-    act:str='relu', # Nonlinearity: relu, sign
-)->nn.Module: # Images (n, *in_shape) to logits (n, num_classes)
+    arch: str,  # A name in `ARCHS`, in any case
+    in_shape: tuple,  # Channels, height, width of an image
+    num_classes: int,  # Number of classes
+    width: float = 1.0,  # Factor on every hidden size
+    bn: str = "none",  # Batch normalisation: none, plain (no parameters), learned
+    act: str = "relu",  # Nonlinearity: relu, sign
+) -> nn.Module:  # Images (n, *in_shape) to logits (n, num_classes)
     "A network by name; raises `UserError` for an unknown name, an impossible width, or a residual network without batch normalisation"
-    arch,bn,act = pick(ARCHS, arch, 'architecture'),pick(BNS, bn, 'bn'),pick(('relu','sign'), act, 'activation')
-    if not 0<width<=1000: raise UserError(f"width {width!r} is out of range: it multiplies the hidden sizes, above 0 and at most 1000")
-    spec = dict(arch=arch, in_shape=tuple(in_shape), num_classes=num_classes, width=width, bn=bn, act=act)
-    args = in_shape,num_classes,width,bn,act
-    try: model = _resnet(*args, **RESNETS[arch]) if arch in RESNETS else nn.Sequential(OrderedDict(_layers(*args, **ARCHS[arch])))
-    except UserError: raise
-    except (ValueError,RuntimeError) as e: raise UserError(f"{arch} of width {width} cannot be built for images of shape {in_shape}: {e}") from e
+    arch, bn, act = (
+        pick(ARCHS, arch, "architecture"),
+        pick(BNS, bn, "bn"),
+        pick(("relu", "sign"), act, "activation"),
+    )
+    if not 0 < width <= 1000:
+        raise UserError(
+            f"width {width!r} is out of range: it multiplies the hidden sizes, above 0 and at most 1000"
+        )
+    spec = dict(
+        arch=arch, in_shape=tuple(in_shape), num_classes=num_classes, width=width, bn=bn, act=act
+    )
+    args = in_shape, num_classes, width, bn, act
+    try:
+        model = (
+            _resnet(*args, **RESNETS[arch])
+            if arch in RESNETS
+            else nn.Sequential(OrderedDict(_layers(*args, **ARCHS[arch])))
+        )
+    except UserError:
+        raise
+    except (ValueError, RuntimeError) as e:
+        raise UserError(
+            f"{arch} of width {width} cannot be built for images of shape {in_shape}: {e}"
+        ) from e
     model.spec = spec
     return model.to(memory_format=torch.channels_last)

@@ -13,114 +13,166 @@ import pandas as pd
 
 from .data import settings
 from .engine import read_params
-from .errors import UserError,check_name,pick
-from .experiment import config_hash,find,publish,read_json,read_row,run,sweep,write
+from .errors import UserError, check_name, pick
+from .experiment import config_hash, find, publish, read_json, read_row, run, sweep, write
 
 # %% ../nbs/12_pipeline.ipynb #3e9fe79b
-def root()->Path: return settings().root # The repository: the nearest folder at or above this one with a settings.ini
+def root() -> Path:
+    return (
+        settings().root
+    )  # The repository: the nearest folder at or above this one with a settings.ini
 
 # %% ../nbs/12_pipeline.ipynb #6918336a
-def suites()->dict: # Name: folder of its params.yaml
+def suites() -> dict:  # Name: folder of its params.yaml
     "The suites of the repository: the one at its root, and a folder each in suites/"
-    top = [str(read_params(f).get('suite')) for f in root().glob('params.yaml')]
-    return dict.fromkeys(top, root())|{f.parent.name: f.parent for f in sorted(root().glob('suites/*/params.yaml'))}
+    top = [str(read_params(f).get("suite")) for f in root().glob("params.yaml")]
+    return dict.fromkeys(top, root()) | {
+        f.parent.name: f.parent for f in sorted(root().glob("suites/*/params.yaml"))
+    }
 
 # %% ../nbs/12_pipeline.ipynb #58bb47f6
 _FIELDS = dict(suite=str, root=str, publish=bool, defaults=dict, runs=dict)
 
+
 def suite_params(
-    suite:str, # Name of a suite
-)->dict: # Its params.yaml
+    suite: str,  # Name of a suite
+) -> dict:  # Its params.yaml
     "The parameters of a suite; raises `UserError` that names what is wrong"
-    folder = suites()[pick(suites(), suite, 'suite')]
-    file = folder/'params.yaml'
+    folder = suites()[pick(suites(), suite, "suite")]
+    file = folder / "params.yaml"
     params = read_params(file)
-    for k,v in params.items():
-        kind = _FIELDS[pick(_FIELDS, k, f'field of {file}:')]
-        if not isinstance(v, kind): raise UserError(f"{k} of suite {suite} is {v!r}: expected {dict(dict='names with their settings', bool='true or false').get(kind.__name__, 'a word')}")
-    up = '' if folder==root() else '../../'
-    if params.get('root')!=up: raise UserError(f"root of suite {suite} is {params.get('root')!r}: expected {up!r}, the way to the repository")
-    if params.get('suite')!=suite: raise UserError(f"{file} is called {params.get('suite')!r}: a suite has the name of its folder, {suite!r}")
-    check_name(suite, 'suite')
-    if suite=='runs': raise UserError(f"suite 'runs' is no name for a suite: results/runs holds the finished runs of all of them")
-    if 'defaults' not in params: raise UserError(f"suite {suite} has no defaults: expected settings such as epochs, or {{}}")
-    if not params.get('runs'): raise UserError(f"suite {suite} has no runs: expected names of runs, each with its settings")
-    for k,v in params['runs'].items():
-        check_name(k, f'runs of suite {suite}:')
-        for name in (*params['defaults'], *(v if isinstance(v, dict) else ())): check_name(name, f'setting of {k}:')
-        if not isinstance(v, dict) or not isinstance(v.get('dataset'), str): raise UserError(f"runs.{k} of suite {suite} is {v!r}: expected settings such as arch and method, among them one dataset")
+    for k, v in params.items():
+        kind = _FIELDS[pick(_FIELDS, k, f"field of {file}:")]
+        if not isinstance(v, kind):
+            raise UserError(
+                f"{k} of suite {suite} is {v!r}: expected {dict(dict='names with their settings', bool='true or false').get(kind.__name__, 'a word')}"
+            )
+    up = "" if folder == root() else "../../"
+    if params.get("root") != up:
+        raise UserError(
+            f"root of suite {suite} is {params.get('root')!r}: expected {up!r}, the way to the repository"
+        )
+    if params.get("suite") != suite:
+        raise UserError(
+            f"{file} is called {params.get('suite')!r}: a suite has the name of its folder, {suite!r}"
+        )
+    check_name(suite, "suite")
+    if suite == "runs":
+        raise UserError(
+            "suite 'runs' is no name for a suite: results/runs holds the finished runs of all of them"
+        )
+    if "defaults" not in params:
+        raise UserError(f"suite {suite} has no defaults: expected settings such as epochs, or {{}}")
+    if not params.get("runs"):
+        raise UserError(
+            f"suite {suite} has no runs: expected names of runs, each with its settings"
+        )
+    for k, v in params["runs"].items():
+        check_name(k, f"runs of suite {suite}:")
+        for name in (*params["defaults"], *(v if isinstance(v, dict) else ())):
+            check_name(name, f"setting of {k}:")
+        if not isinstance(v, dict) or not isinstance(v.get("dataset"), str):
+            raise UserError(
+                f"runs.{k} of suite {suite} is {v!r}: expected settings such as arch and method, among them one dataset"
+            )
     return params
 
 # %% ../nbs/12_pipeline.ipynb #8c6c42b5
 def suite_configs(
-    suite:str, # Name of a suite
-)->dict: # Key of its `runs`: a list of `Config`
+    suite: str,  # Name of a suite
+) -> dict:  # Key of its `runs`: a list of `Config`
     "The configs that the runs of a suite stand for"
     params = suite_params(suite)
-    return {k: sweep(**params.get('defaults', {})|v) for k,v in params['runs'].items()}
+    return {k: sweep(**params.get("defaults", {}) | v) for k, v in params["runs"].items()}
 
 # %% ../nbs/12_pipeline.ipynb #e9fbd62e
-def suite_here()->str: # Its name
+def suite_here() -> str:  # Its name
     "The suite whose params.yaml lies in this folder; raises `UserError` if there is none"
-    found = [k for k,f in suites().items() if f==Path.cwd()]
-    if not found: raise UserError(f"{Path.cwd()} is no suite's folder: expected the repository, or suites/NAME in it")
+    found = [k for k, f in suites().items() if f == Path.cwd()]
+    if not found:
+        raise UserError(
+            f"{Path.cwd()} is no suite's folder: expected the repository, or suites/NAME in it"
+        )
     return found[0]
 
 # %% ../nbs/12_pipeline.ipynb #e4ea4878
 def _clear(suite):
     "Remove what stages have left whose runs params.yaml no longer names; the runs themselves stay"
-    keys = suite_params(suite)['runs']
-    for folder in stage_folder(suite, 'KEY').parent.glob('*/'):
-        if folder.name in keys: continue
-        for f in 'run.ipynb','summary.csv': (folder/f).unlink(missing_ok=True)
-        if not any(folder.iterdir()): folder.rmdir()
+    keys = suite_params(suite)["runs"]
+    for folder in stage_folder(suite, "KEY").parent.glob("*/"):
+        if folder.name in keys:
+            continue
+        for f in "run.ipynb", "summary.csv":
+            (folder / f).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
 
 def check_suite(
-    suite:str, # Name of a suite
-): # Writes results/SUITE/check.txt
+    suite: str,  # Name of a suite
+):  # Writes results/SUITE/check.txt
     "Check every config of a suite, and that its stages are those of all suites"
     suite_configs(suite)
-    mine,stages = suites()[suite]/'dvc.yaml',root()/'dvc.yaml'
-    if not mine.is_file() or mine.is_symlink() or mine.read_bytes()!=stages.read_bytes():
-        raise UserError(f"{mine} differs from {stages}: copy that file to it, all suites have the same stages")
+    mine, stages = suites()[suite] / "dvc.yaml", root() / "dvc.yaml"
+    if not mine.is_file() or mine.is_symlink() or mine.read_bytes() != stages.read_bytes():
+        raise UserError(
+            f"{mine} differs from {stages}: copy that file to it, all suites have the same stages"
+        )
     _clear(suite)
-    file = root()/'results'/suite/'check.txt'
+    file = root() / "results" / suite / "check.txt"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write(file, 'Every run of this suite is sound.\n')
+    write(file, "Every run of this suite is sound.\n")
 
 # %% ../nbs/12_pipeline.ipynb #d5bb6e3a
-def stage_folder(suite:str, key:str)->Path: return root()/'results'/suite/'runs'/key # Where a run's stage leaves its rows and its notebook
+def stage_folder(suite: str, key: str) -> Path:
+    return (
+        root() / "results" / suite / "runs" / key
+    )  # Where a run's stage leaves its rows and its notebook
 
 # %% ../nbs/12_pipeline.ipynb #417cb7f7
 def run_stage(
-    suite:str, # Name of a suite
-    key:str, # A key of its `runs`
-)->list: # Folders of its runs
+    suite: str,  # Name of a suite
+    key: str,  # A key of its `runs`
+) -> list:  # Folders of its runs
     "See to it that the runs of a stage are finished, and leave their rows"
-    params,configs = suite_params(suite),suite_configs(suite)
+    params, configs = suite_params(suite), suite_configs(suite)
     folders = []
-    for c in configs[pick(configs, key, 'run')]:
+    for c in configs[pick(configs, key, "run")]:
         run(c)
-        folders.append(publish(find(c), c) if params.get('publish', True) else find(c))
+        folders.append(publish(find(c), c) if params.get("publish", True) else find(c))
     out = stage_folder(suite, key)
     out.mkdir(parents=True, exist_ok=True)
-    write(out/'summary.csv', pd.DataFrame([dict(suite=suite)|read_row(f) for f in folders]).to_csv(index=False))
+    write(
+        out / "summary.csv",
+        pd.DataFrame([dict(suite=suite) | read_row(f) for f in folders]).to_csv(index=False),
+    )
     return folders
 
 # %% ../nbs/12_pipeline.ipynb #fd3b84b8
 def run_folders(
-    suite:str, # Name of a suite
-)->list: # Folders, each run's once
+    suite: str,  # Name of a suite
+) -> list:  # Folders, each run's once
     "Where the finished runs of a suite lie; raises `UserError` if one is missing"
     found = {c: find(c) for configs in suite_configs(suite).values() for c in configs}
-    if (missing := [c for c,f in found.items() if not f]):
-        raise UserError(f"{len(missing)} runs of suite {suite} are not finished, the first is {config_hash(missing[0])} ({missing[0].arch}, {missing[0].method}): `dvc repro` computes them")
+    if missing := [c for c, f in found.items() if not f]:
+        raise UserError(
+            f"{len(missing)} runs of suite {suite} are not finished, the first is {config_hash(missing[0])} ({missing[0].arch}, {missing[0].method}): `dvc repro` computes them"
+        )
     return list(found.values())
 
 # %% ../nbs/12_pipeline.ipynb #e1b041af
 def suite_timings(
-    suite:str, # Name of a suite
-)->pd.DataFrame: # A row a run: hash, seconds, memory, machine; of a run that changed machines, the last
+    suite: str,  # Name of a suite
+) -> (
+    pd.DataFrame
+):  # A row a run: hash, seconds, memory, machine; of a run that changed machines, the last
     "How long the runs of a suite took, and on what"
-    records = [read_json(f/'record.json') for f in run_folders(suite)]
-    return pd.DataFrame([{k: v for k,v in o.items() if k!='computed'}|o['computed'][-1]|dict(machines=len(o['computed'])) for o in records])
+    records = [read_json(f / "record.json") for f in run_folders(suite)]
+    return pd.DataFrame(
+        [
+            {k: v for k, v in o.items() if k != "computed"}
+            | o["computed"][-1]
+            | dict(machines=len(o["computed"]))
+            for o in records
+        ]
+    )

@@ -11,70 +11,86 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from .subnet import METHODS,draw_weight,weighted
+from .subnet import METHODS, draw_weight, weighted
 
 # %% ../nbs/06_prune.ipynb #4cb46e41
 def after_cycles(
-    sparsity:float, # After the last cycle
-    cycles:int, # How many there are
-    cycle:float, # How many are done, at most all of them
-)->float: # Fraction of the weights removed, in [0, 1)
+    sparsity: float,  # After the last cycle
+    cycles: int,  # How many there are
+    cycle: float,  # How many are done, at most all of them
+) -> float:  # Fraction of the weights removed, in [0, 1)
     "Sparsity when each cycle removes the same fraction of what is alive"
-    return round(1-(1-sparsity)**(cycle/cycles), 12) # as decimals: 0.19, not 0.18999999999999995
+    return round(
+        1 - (1 - sparsity) ** (cycle / cycles), 12
+    )  # as decimals: 0.19, not 0.18999999999999995
 
 # %% ../nbs/06_prune.ipynb #0773b3f2
 def final_sparsity(
-    percent:float, # % of the living weights that each cycle removes
-    cycles:int, # How many cycles
-)->float: # Fraction of the weights removed, in [0, 1)
+    percent: float,  # % of the living weights that each cycle removes
+    cycles: int,  # How many cycles
+) -> float:  # Fraction of the weights removed, in [0, 1)
     "The sparsity at which so many cycles end"
-    return round(1-(1-percent/100)**cycles, 12)
+    return round(1 - (1 - percent / 100) ** cycles, 12)
 
 # %% ../nbs/06_prune.ipynb #3f404184
 def ramp(
-    sparsity:float, # At the end
-    done:float, # Fraction of the ramp that is behind, at most 1
-)->float: # Sparsity now
+    sparsity: float,  # At the end
+    done: float,  # Fraction of the ramp that is behind, at most 1
+) -> float:  # Sparsity now
     "From one half to `sparsity` along a cubic; no ramp for less than a half"
-    return sparsity if sparsity<.5 else round(sparsity+(.5-sparsity)*(1-done)**3, 12)
+    return sparsity if sparsity < 0.5 else round(sparsity + (0.5 - sparsity) * (1 - done) ** 3, 12)
 
 # %% ../nbs/06_prune.ipynb #b0deaf42
 def sparsity_at(
-    subnet:dict, # `model.subnet`: its method and scope
-    cfg, # With `sparsity`, `epochs`, and for cycles `cycles`, `rewind_epoch`, `mini_batch`
-    cycle:int, # Which training, from 0
-    epochs:float, # How many epochs of it are done, with fractions
-)->float: # Fraction of the weights removed at that moment, in [0, 1)
+    subnet: dict,  # `model.subnet`: its method and scope
+    cfg,  # With `sparsity`, `epochs`, and for cycles `cycles`, `rewind_epoch`, `mini_batch`
+    cycle: int,  # Which training, from 0
+    epochs: float,  # How many epochs of it are done, with fractions
+) -> float:  # Fraction of the weights removed at that moment, in [0, 1)
     "The sparsity that a run has at a moment"
-    row = METHODS[subnet['method']]
+    row = METHODS[subnet["method"]]
     if row.cycles:
-        part = (epochs-cfg.rewind_epoch)/(cfg.epochs-cfg.rewind_epoch) if cfg.mini_batch else 1
-        return after_cycles(cfg.sparsity, cfg.cycles, max(0, cycle-1+part))
-    if row.mask=='learned' and subnet['scope']=='global': return ramp(cfg.sparsity, min(1, epochs/min(10, cfg.epochs/2)))
+        part = (
+            (epochs - cfg.rewind_epoch) / (cfg.epochs - cfg.rewind_epoch) if cfg.mini_batch else 1
+        )
+        return after_cycles(cfg.sparsity, cfg.cycles, max(0, cycle - 1 + part))
+    if row.mask == "learned" and subnet["scope"] == "global":
+        return ramp(cfg.sparsity, min(1, epochs / min(10, cfg.epochs / 2)))
     return cfg.sparsity
 
 # %% ../nbs/06_prune.ipynb #54feec57
-def _chooses(name): return name.endswith(('.parametrizations.weight.0.fixed','.parametrizations.weight.0.scores'))
+def _chooses(name):
+    return name.endswith((".parametrizations.weight.0.fixed", ".parametrizations.weight.0.scores"))
+
 
 def snapshot(
-    model:nn.Module, # From `as_subnet`
-    opt, # Its optimiser
-)->dict: # Copies of the states of both
+    model: nn.Module,  # From `as_subnet`
+    opt,  # Its optimiser
+) -> dict:  # Copies of the states of both
     "What a cycle goes back to"
-    return dict(model={k: v.clone() for k,v in model.state_dict().items() if not _chooses(k)}, optimizer=deepcopy(opt.state_dict()))
+    return dict(
+        model={k: v.clone() for k, v in model.state_dict().items() if not _chooses(k)},
+        optimizer=deepcopy(opt.state_dict()),
+    )
 
 # %% ../nbs/06_prune.ipynb #91fd880e
 def rewind(
-    model:nn.Module, # From `as_subnet`
-    opt, # Its optimiser
-    start:dict, # From `snapshot`
-    cycle:int, # Which training begins, from 1
+    model: nn.Module,  # From `as_subnet`
+    opt,  # Its optimiser
+    start: dict,  # From `snapshot`
+    cycle: int,  # Which training begins, from 1
 ):
     "Put model and optimiser back to their start; masks and scores stay"
     with torch.no_grad():
-        for k,v in model.state_dict().items():
-            if k in start['model']: v.copy_(start['model'][k])
-        if METHODS[model.subnet['method']].weights=='redrawn':
-            for k,m in weighted(model).items(): m.parametrizations.weight.original.copy_(draw_weight(m.weight.shape, model.subnet['seed'], k, model.subnet['init'], draw=cycle))
-            model.subnet['draw'] = cycle
-    opt.load_state_dict(deepcopy(start['optimizer']))
+        for k, v in model.state_dict().items():
+            if k in start["model"]:
+                v.copy_(start["model"][k])
+        if METHODS[model.subnet["method"]].weights == "redrawn":
+            for k, m in weighted(model).items():
+                m.parametrizations.weight.original.copy_(
+                    draw_weight(
+                        m.weight.shape, model.subnet["seed"], k, model.subnet["init"], draw=cycle
+                    )
+                )
+            model.subnet["draw"] = cycle
+    opt.load_state_dict(deepcopy(start["optimizer"]))

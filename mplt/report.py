@@ -11,153 +11,317 @@ __all__ = ['COLORS', 'gather', 'variants', 'over_seeds', 'best', 'percent', 'tab
 from dataclasses import fields
 from pathlib import Path
 
-import matplotlib.pyplot as plt, pandas as pd
+import matplotlib.pyplot as plt
+import pandas as pd
 
-from .errors import UserError,replacing
-from .experiment import Config,read_rows,write
-from .models import ARCHS,BNS
+from .errors import UserError, replacing
+from .experiment import Config, read_rows, write
+from .models import ARCHS, BNS
 from .subnet import METHODS
 from .ticket import entropy
 
 # %% ../nbs/10_report.ipynb #62e5f987
 def gather(
-    folders:list, # Of runs
-    file:str, # summary.csv, levels.csv, curves.csv or layers.csv
-)->pd.DataFrame: # The rows of all runs
+    folders: list,  # Of runs
+    file: str,  # summary.csv, levels.csv, curves.csv or layers.csv
+) -> pd.DataFrame:  # The rows of all runs
     "Put the runs' rows together"
-    return pd.concat([read_rows(Path(f)/file) for f in folders], ignore_index=True)
+    return pd.concat([read_rows(Path(f) / file) for f in folders], ignore_index=True)
 
 # %% ../nbs/10_report.ipynb #1a189f2a
-_lines = ['dataset','arch','width','method','bn','scope','epochs','variant']
-_seedless = [*_lines,'sparsity','cycle']
+_lines = ["dataset", "arch", "width", "method", "bn", "scope", "epochs", "variant"]
+_seedless = [*_lines, "sparsity", "cycle"]
+
 
 def variants(
-    rows:pd.DataFrame, # Rows of levels.csv or summary.csv
-)->pd.DataFrame: # The rows, with a column `variant`
+    rows: pd.DataFrame,  # Rows of levels.csv or summary.csv
+) -> pd.DataFrame:  # The rows, with a column `variant`
     "Say what a run has that the first one like it has not"
-    settings,first,said = [f.name for f in fields(Config)],{},{}
-    for o in rows.drop_duplicates('config_hash', keep='last').to_dict('records'):
-        alike = o|(dict(sparsity=None) if o['cycles'] else {}) # a run in cycles shows all its levels
+    settings, first, said = [f.name for f in fields(Config)], {}, {}
+    for o in rows.drop_duplicates("config_hash", keep="last").to_dict("records"):
+        alike = o | (
+            dict(sparsity=None) if o["cycles"] else {}
+        )  # a run in cycles shows all its levels
         other = first.setdefault(tuple(alike[k] for k in _seedless if k in settings), o)
-        said[o['config_hash']] = ', '.join(f'{k} {o[k]}' for k in settings if k!='seed' and o[k]!=other[k])
+        said[o["config_hash"]] = ", ".join(
+            f"{k} {o[k]}" for k in settings if k != "seed" and o[k] != other[k]
+        )
     return rows.assign(variant=rows.config_hash.map(said))
 
 # %% ../nbs/10_report.ipynb #f66d0a62
 def over_seeds(
-    levels:pd.DataFrame, # Rows of levels.csv
-)->pd.DataFrame: # A row a setting: seeds, val, test, test_std (NaN for one seed), weights_total, weights_kept, ticket_bytes, config_hash (of the first seed)
+    levels: pd.DataFrame,  # Rows of levels.csv
+) -> pd.DataFrame:  # A row a setting: seeds, val, test, test_std (NaN for one seed), weights_total, weights_kept, ticket_bytes, config_hash (of the first seed)
     "Mean and sample standard deviation over seeds"
-    if 'variant' not in levels: levels = levels.assign(variant='')
-    twice = levels[levels.duplicated([*_seedless, 'seed'], keep=False)]
-    if len(twice): raise UserError(f"runs {', '.join(twice.config_hash)} differ in nothing that a table shows: run one of them only")
-    order = dict(arch=list(ARCHS), method=list(METHODS), bn=list(BNS)) # of the tables in which they are defined
-    rows = levels.sort_values(_seedless, key=lambda o: o.map(order[o.name].index) if o.name in order else o, kind='stable')
-    return rows.groupby(_seedless, sort=False, as_index=False).agg(seeds=('seed','size'), val=('val_accuracy','mean'), test=('test_accuracy','mean'), test_std=('test_accuracy','std'),
-        weights_total=('weights_total','first'), weights_kept=('weights_kept','first'), ticket_bytes=('ticket_bytes','mean'), config_hash=('config_hash','first'))
+    if "variant" not in levels:
+        levels = levels.assign(variant="")
+    twice = levels[levels.duplicated([*_seedless, "seed"], keep=False)]
+    if len(twice):
+        raise UserError(
+            f"runs {', '.join(twice.config_hash)} differ in nothing that a table shows: run one of them only"
+        )
+    order = dict(
+        arch=list(ARCHS), method=list(METHODS), bn=list(BNS)
+    )  # of the tables in which they are defined
+    rows = levels.sort_values(
+        _seedless, key=lambda o: o.map(order[o.name].index) if o.name in order else o, kind="stable"
+    )
+    return rows.groupby(_seedless, sort=False, as_index=False).agg(
+        seeds=("seed", "size"),
+        val=("val_accuracy", "mean"),
+        test=("test_accuracy", "mean"),
+        test_std=("test_accuracy", "std"),
+        weights_total=("weights_total", "first"),
+        weights_kept=("weights_kept", "first"),
+        ticket_bytes=("ticket_bytes", "mean"),
+        config_hash=("config_hash", "first"),
+    )
 
 # %% ../nbs/10_report.ipynb #4d4602fe
 def best(
-    settings:pd.DataFrame, # From `over_seeds`
-)->pd.DataFrame: # A row each
+    settings: pd.DataFrame,  # From `over_seeds`
+) -> pd.DataFrame:  # A row each
     "Of each network, method, BN, scope, length and variant the sparsity with the highest validation accuracy; of equal ones the sparsest; the whole network that cycles begin with does not count"
-    pruned = settings[(settings.sparsity>0) | ~settings.method.map(lambda m: METHODS[m].cycles)]
-    ranked = pruned.sort_values(['val','sparsity'], ascending=False)
+    pruned = settings[(settings.sparsity > 0) | ~settings.method.map(lambda m: METHODS[m].cycles)]
+    ranked = pruned.sort_values(["val", "sparsity"], ascending=False)
     return ranked.drop_duplicates(_lines).sort_index().reset_index(drop=True)
 
 # %% ../nbs/10_report.ipynb #f9e967f9
 def percent(
-    mean:float, # A fraction
-    std:float, # A fraction; NaN or None for a single seed
-)->str:
+    mean: float,  # A fraction
+    std: float,  # A fraction; NaN or None for a single seed
+) -> str:
     "A percentage with its spread"
-    return f'{100*mean:.1f}' + ('' if pd.isna(std) else f' ± {100*std:.1f}')
+    return f"{100 * mean:.1f}" + ("" if pd.isna(std) else f" ± {100 * std:.1f}")
 
-def _length(rows): return {'epochs': [f'{e}' if not c else f'{c+1} × {e}' for e,c in zip(rows.epochs, rows.cycle)], 'seeds': rows.seeds}
+
+def _length(rows):
+    return {
+        "epochs": [f"{e}" if not c else f"{c + 1} × {e}" for e, c in zip(rows.epochs, rows.cycle)],
+        "seeds": rows.seeds,
+    }
+
 
 def table1(
-    levels:pd.DataFrame, # Rows of levels.csv
-)->pd.DataFrame:
+    levels: pd.DataFrame,  # Rows of levels.csv
+) -> pd.DataFrame:
     "Test accuracy of each method at its best sparsity"
     b = best(over_seeds(levels))
-    return pd.DataFrame({'data set': b.dataset, 'network': b.arch, 'width': b.width, 'method': b.method, 'BN': b.bn, 'threshold': b.scope, '% pruned': (100*b.sparsity).round(1), 'weights kept': b.weights_kept,
-        'validation %': [percent(v, None) for v in b.val], 'test %': [percent(*o) for o in zip(b.test, b.test_std)],
-        **_length(b)} | ({'variant': b.variant} if b.variant.any() else {}))
+    return pd.DataFrame(
+        {
+            "data set": b.dataset,
+            "network": b.arch,
+            "width": b.width,
+            "method": b.method,
+            "BN": b.bn,
+            "threshold": b.scope,
+            "% pruned": (100 * b.sparsity).round(1),
+            "weights kept": b.weights_kept,
+            "validation %": [percent(v, None) for v in b.val],
+            "test %": [percent(*o) for o in zip(b.test, b.test_std)],
+            **_length(b),
+        }
+        | ({"variant": b.variant} if b.variant.any() else {})
+    )
 
 # %% ../nbs/10_report.ipynb #0b7b3af1
 def against_published(
-    levels:pd.DataFrame, # Rows of levels.csv
-    published:pd.DataFrame, # Rows of data/published.csv
-)->pd.DataFrame: # A row for each published number that has a counterpart
+    levels: pd.DataFrame,  # Rows of levels.csv
+    published: pd.DataFrame,  # Rows of data/published.csv
+) -> pd.DataFrame:  # A row for each published number that has a counterpart
     "Our test accuracy beside published ones of the same setting"
     ours = over_seeds(levels).query('scope=="layer"')
-    ours['learned'],published = ours.bn=='learned',published.assign(learned=published.bn=='learned').drop(columns='bn')
-    o = ours.merge(published, on=['dataset','arch','width','method','sparsity','learned'])
-    return pd.DataFrame({'data set': o.dataset, 'network': o.arch, 'width': o.width, 'method': o.method, 'BN': o.bn, '% pruned': (100*o.sparsity).round(1), 'epochs': o.epochs, 'seeds': o.seeds,
-        'test %': [percent(*v) for v in zip(o.test, o.test_std)], 'published %': (100*o.test_accuracy).round(2), 'source': o.source, 'note': o.note})
+    ours["learned"], published = (
+        ours.bn == "learned",
+        published.assign(learned=published.bn == "learned").drop(columns="bn"),
+    )
+    o = ours.merge(published, on=["dataset", "arch", "width", "method", "sparsity", "learned"])
+    return pd.DataFrame(
+        {
+            "data set": o.dataset,
+            "network": o.arch,
+            "width": o.width,
+            "method": o.method,
+            "BN": o.bn,
+            "% pruned": (100 * o.sparsity).round(1),
+            "epochs": o.epochs,
+            "seeds": o.seeds,
+            "test %": [percent(*v) for v in zip(o.test, o.test_std)],
+            "published %": (100 * o.test_accuracy).round(2),
+            "source": o.source,
+            "note": o.note,
+        }
+    )
 
 # %% ../nbs/10_report.ipynb #988db334
 def table2(
-    levels:pd.DataFrame, # Rows of levels.csv
-    layers:pd.DataFrame, # Rows of layers.csv
-)->pd.DataFrame:
+    levels: pd.DataFrame,  # Rows of levels.csv
+    layers: pd.DataFrame,  # Rows of layers.csv
+) -> pd.DataFrame:
     "Bytes of each method's file at its best sparsity"
     b = best(over_seeds(levels))
-    bound = (layers.weights*entropy(layers.kept/layers.weights)/8).groupby([layers.config_hash, layers.cycle]).sum()
-    bound = bound.reindex(pd.MultiIndex.from_frame(b[['config_hash','cycle']])).round().astype('Int64').reset_index(drop=True).where(b.weights_kept<b.weights_total) # nothing pruned: no mask to code
-    return pd.DataFrame({'data set': b.dataset, 'network': b.arch, 'method': b.method, 'BN': b.bn, 'threshold': b.scope, '% pruned': (100*b.sparsity).round(1), 'weights': b.weights_total, 'kept': b.weights_kept,
-        'file, bytes': b.ticket_bytes.round().astype(int), 'bits a weight': (8*b.ticket_bytes/b.weights_total).round(3), 'fp32, bytes': 4*b.weights_total, '1 bit a weight, bytes': -(-b.weights_total//8),
-        'entropy bound of the mask, bytes': bound, **_length(b)})
+    bound = (
+        (layers.weights * entropy(layers.kept / layers.weights) / 8)
+        .groupby([layers.config_hash, layers.cycle])
+        .sum()
+    )
+    bound = (
+        bound.reindex(pd.MultiIndex.from_frame(b[["config_hash", "cycle"]]))
+        .round()
+        .astype("Int64")
+        .reset_index(drop=True)
+        .where(b.weights_kept < b.weights_total)
+    )  # nothing pruned: no mask to code
+    return pd.DataFrame(
+        {
+            "data set": b.dataset,
+            "network": b.arch,
+            "method": b.method,
+            "BN": b.bn,
+            "threshold": b.scope,
+            "% pruned": (100 * b.sparsity).round(1),
+            "weights": b.weights_total,
+            "kept": b.weights_kept,
+            "file, bytes": b.ticket_bytes.round().astype(int),
+            "bits a weight": (8 * b.ticket_bytes / b.weights_total).round(3),
+            "fp32, bytes": 4 * b.weights_total,
+            "1 bit a weight, bytes": -(-b.weights_total // 8),
+            "entropy bound of the mask, bytes": bound,
+            **_length(b),
+        }
+    )
 
 # %% ../nbs/10_report.ipynb #33ef0dab
-COLORS = {k: f'C{i}' for i,k in enumerate(('mpt-1-32','mpt-1-1','edge-popup','imp','imp-reinit','imp-random','imp-score','imp-binary','imp-score-binary','bnn-1-32'))} | {'dense': 'black', 'bnn-1-1': 'navy', 'random': 'grey'}
+COLORS = {
+    k: f"C{i}"
+    for i, k in enumerate(
+        (
+            "mpt-1-32",
+            "mpt-1-1",
+            "edge-popup",
+            "imp",
+            "imp-reinit",
+            "imp-random",
+            "imp-score",
+            "imp-binary",
+            "imp-score-binary",
+            "bnn-1-32",
+        )
+    )
+} | {"dense": "black", "bnn-1-1": "navy", "random": "grey"}
+
 
 def _style(row):
     "Color for the method, paler for a variant; dotted: global threshold, dashed: learned BN, dash-dotted: no BN in a network that has no mask either"
-    whole = METHODS[row.method].mask=='none' and row.bn=='none'
-    return dict(color=COLORS[row.method], alpha=.5 if row.variant else 1, ls=':' if row.scope=='global' else '--' if row.bn=='learned' else '-.' if whole else '-')
+    whole = METHODS[row.method].mask == "none" and row.bn == "none"
+    return dict(
+        color=COLORS[row.method],
+        alpha=0.5 if row.variant else 1,
+        ls=":"
+        if row.scope == "global"
+        else "--"
+        if row.bn == "learned"
+        else "-."
+        if whole
+        else "-",
+    )
+
 
 def _label(row, panel):
     "A method's name, with its BN, scope, length and variant where the panel has several of them"
-    words,same = dict(bn=f'BN {row.bn}', scope=row.scope, epochs=f'{row.epochs} epochs', variant=row.variant or 'as usual'),panel[panel.method==row.method]
-    more = [v for k,v in words.items() if same[k].nunique()>1]
-    return row.method + (f" ({', '.join(more)})" if more else '')
+    words, same = (
+        dict(
+            bn=f"BN {row.bn}",
+            scope=row.scope,
+            epochs=f"{row.epochs} epochs",
+            variant=row.variant or "as usual",
+        ),
+        panel[panel.method == row.method],
+    )
+    more = [v for k, v in words.items() if same[k].nunique() > 1]
+    return row.method + (f" ({', '.join(more)})" if more else "")
 
 # %% ../nbs/10_report.ipynb #cdc358fc
 def _facts(rows):
     "How the runs of a panel were made"
-    either = lambda values: ' or '.join(map(str, dict.fromkeys(values)))
-    return f"{either(sorted(rows.epochs))} epochs{' a training' if (rows.cycle>0).any() else ''}, BN {either(rows.bn)}, {either(sorted(rows.seeds))} seed{'s' if rows.seeds.max()>1 else ''}"
+    either = lambda values: " or ".join(map(str, dict.fromkeys(values)))
+    return f"{either(sorted(rows.epochs))} epochs{' a training' if (rows.cycle > 0).any() else ''}, BN {either(rows.bn)}, {either(sorted(rows.seeds))} seed{'s' if rows.seeds.max() > 1 else ''}"
 
-def _panels(rows, height=1, by=('dataset','arch','width')):
+
+def _panels(rows, height=1, by=("dataset", "arch", "width")):
     "A column of axes for each data set and network: yields figure, axes and rows"
-    if not len(rows): raise UserError('there is no run that this figure could show')
+    if not len(rows):
+        raise UserError("there is no run that this figure could show")
     groups = list(rows.groupby(list(by), sort=False))
-    fig,axs = plt.subplots(height, len(groups), figsize=(4.4*len(groups), .9+2.4*height), squeeze=False, layout='constrained', sharex='col')
-    for column,((dataset,arch,*width),g) in zip(axs.T, groups):
-        column[0].set_title(f'{arch}, {dataset}' + ''.join(f', width {o:g}' for o in width if o!=1)+f'\n{_facts(g)}', fontsize=9)
-        for ax in column: ax.grid(alpha=.3)
-        yield fig,column,g
+    fig, axs = plt.subplots(
+        height,
+        len(groups),
+        figsize=(4.4 * len(groups), 0.9 + 2.4 * height),
+        squeeze=False,
+        layout="constrained",
+        sharex="col",
+    )
+    for column, ((dataset, arch, *width), g) in zip(axs.T, groups):
+        column[0].set_title(
+            f"{arch}, {dataset}"
+            + "".join(f", width {o:g}" for o in width if o != 1)
+            + f"\n{_facts(g)}",
+            fontsize=9,
+        )
+        for ax in column:
+            ax.grid(alpha=0.3)
+        yield fig, column, g
 
-def _legend(ax, below=.2): ax.legend(loc='upper center', bbox_to_anchor=(.5,-below), ncols=2, fontsize=7, frameon=False)
+
+def _legend(ax, below=0.2):
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -below), ncols=2, fontsize=7, frameon=False)
 
 # %% ../nbs/10_report.ipynb #0dd334a2
 def accuracy_vs_pruned(
-    levels:pd.DataFrame, # Rows of levels.csv
-    methods:list, # Names of methods: a line each, or a level for those without a mask
-    published:pd.DataFrame=None, # Rows of data/published.csv, to stand beside ours as diamonds
-)->plt.Figure:
+    levels: pd.DataFrame,  # Rows of levels.csv
+    methods: list,  # Names of methods: a line each, or a level for those without a mask
+    published: pd.DataFrame = None,  # Rows of data/published.csv, to stand beside ours as diamonds
+) -> plt.Figure:
     "Test accuracy against % weights pruned; chance in words, to keep the scale for the rest"
     rows = over_seeds(levels)
-    for fig,(ax,),g in _panels(rows[rows.method.isin(methods)]):
-        for _,o in g.groupby(_lines, sort=False):
-            label,style = _label(first := o.iloc[0], g),_style(o.iloc[0])
-            if METHODS[first.method].mask=='none': _level(ax, first, label=label, lw=1, **style)
-            else: _line(ax, 100*o.sparsity, o, label, marker='s' if first.bn=='learned' else 'o', mfc='white' if first.bn=='learned' else None, **style)
-        if published is not None: _published(ax, published.merge(g[['dataset','arch','width','method']].drop_duplicates()))
-        chance = 100*rows[rows.method=='random'].merge(g[['dataset','arch','width']].drop_duplicates()).test
-        if len(chance): ax.text(.02, .03, 'random masks: '+' to '.join(dict.fromkeys(f'{o:.0f}' for o in (chance.min(), chance.max())))+' %', transform=ax.transAxes, fontsize=8, color=COLORS['random'])
-        ax.set(xlabel='% weights pruned', ylabel='test accuracy, %', xlim=(0,100))
-        ax.margins(y=.15)
+    for fig, (ax,), g in _panels(rows[rows.method.isin(methods)]):
+        for _, o in g.groupby(_lines, sort=False):
+            label, style = _label(first := o.iloc[0], g), _style(o.iloc[0])
+            if METHODS[first.method].mask == "none":
+                _level(ax, first, label=label, lw=1, **style)
+            else:
+                _line(
+                    ax,
+                    100 * o.sparsity,
+                    o,
+                    label,
+                    marker="s" if first.bn == "learned" else "o",
+                    mfc="white" if first.bn == "learned" else None,
+                    **style,
+                )
+        if published is not None:
+            _published(
+                ax, published.merge(g[["dataset", "arch", "width", "method"]].drop_duplicates())
+            )
+        chance = (
+            100
+            * rows[rows.method == "random"]
+            .merge(g[["dataset", "arch", "width"]].drop_duplicates())
+            .test
+        )
+        if len(chance):
+            ax.text(
+                0.02,
+                0.03,
+                "random masks: "
+                + " to ".join(dict.fromkeys(f"{o:.0f}" for o in (chance.min(), chance.max())))
+                + " %",
+                transform=ax.transAxes,
+                fontsize=8,
+                color=COLORS["random"],
+            )
+        ax.set(xlabel="% weights pruned", ylabel="test accuracy, %", xlim=(0, 100))
+        ax.margins(y=0.15)
         _legend(ax)
     return fig
 
@@ -165,144 +329,260 @@ def accuracy_vs_pruned(
 def _line(ax, x, rows, label, **style):
     "Mean test accuracy with error bars"
     order = x.argsort()
-    ax.errorbar(x.iloc[order], 100*rows.test.iloc[order], yerr=100*rows.test_std.iloc[order], ms=4, capsize=2, label=label, **style)
+    ax.errorbar(
+        x.iloc[order],
+        100 * rows.test.iloc[order],
+        yerr=100 * rows.test_std.iloc[order],
+        ms=4,
+        capsize=2,
+        label=label,
+        **style,
+    )
+
 
 def _level(ax, row, **style):
     "Test accuracy of what has no sparsity"
-    ax.axhline(100*row.test, **style)
-    if row.seeds>1: ax.axhspan(100*(row.test-row.test_std), 100*(row.test+row.test_std), color=style['color'], alpha=.12, lw=0)
+    ax.axhline(100 * row.test, **style)
+    if row.seeds > 1:
+        ax.axhspan(
+            100 * (row.test - row.test_std),
+            100 * (row.test + row.test_std),
+            color=style["color"],
+            alpha=0.12,
+            lw=0,
+        )
+
 
 def _published(ax, rows):
     "What others report of pruned networks"
-    for method,o in rows[rows.sparsity>0].groupby('method', sort=False): ax.plot(100*o.sparsity, 100*o.test_accuracy, 'D', mfc='none', ms=7, color=COLORS[method], label=f'{method}, published')
+    for method, o in rows[rows.sparsity > 0].groupby("method", sort=False):
+        ax.plot(
+            100 * o.sparsity,
+            100 * o.test_accuracy,
+            "D",
+            mfc="none",
+            ms=7,
+            color=COLORS[method],
+            label=f"{method}, published",
+        )
 
 # %% ../nbs/10_report.ipynb #66926a3d
 def accuracy_vs_width(
-    levels:pd.DataFrame, # Rows of levels.csv
-    method:str='mpt-1-32', # A line for each of its sparsities that has several widths
-)->plt.Figure:
+    levels: pd.DataFrame,  # Rows of levels.csv
+    method: str = "mpt-1-32",  # A line for each of its sparsities that has several widths
+) -> plt.Figure:
     "Test accuracy against the factor on the hidden sizes, beside dense networks"
     rows = over_seeds(levels)
-    several = rows[rows.method==method].groupby([k for k in _seedless if k!='width']).filter(lambda o: o.width.nunique()>1)
-    for fig,(ax,),g in _panels(several, by=['dataset','arch']):
-        for (bn,sparsity),o in g.groupby(['bn','sparsity'], sort=False): _line(ax, o.width, o, f'{method}, {100*sparsity:g} % pruned', marker='o')
-        dense = rows[(rows.dataset==g.dataset.iloc[0]) & (rows.arch==g.arch.iloc[0]) & (rows.method=='dense') & rows.bn.isin(g.bn)]
-        if len(dense): _line(ax, dense.width, dense, 'dense', color=COLORS['dense'], marker='s')
-        ax.set(xlabel='width', ylabel='test accuracy, %')
+    several = (
+        rows[rows.method == method]
+        .groupby([k for k in _seedless if k != "width"])
+        .filter(lambda o: o.width.nunique() > 1)
+    )
+    for fig, (ax,), g in _panels(several, by=["dataset", "arch"]):
+        for (bn, sparsity), o in g.groupby(["bn", "sparsity"], sort=False):
+            _line(ax, o.width, o, f"{method}, {100 * sparsity:g} % pruned", marker="o")
+        dense = rows[
+            (rows.dataset == g.dataset.iloc[0])
+            & (rows.arch == g.arch.iloc[0])
+            & (rows.method == "dense")
+            & rows.bn.isin(g.bn)
+        ]
+        if len(dense):
+            _line(ax, dense.width, dense, "dense", color=COLORS["dense"], marker="s")
+        ax.set(xlabel="width", ylabel="test accuracy, %")
         _legend(ax)
     return fig
 
 # %% ../nbs/10_report.ipynb #b84a7779
 def binarisation(
-    levels:pd.DataFrame, # Rows of levels.csv
-)->plt.Figure:
+    levels: pd.DataFrame,  # Rows of levels.csv
+) -> plt.Figure:
     "Test accuracy against % weights pruned: edge-popup, the same tickets binarised, mpt-1-32"
-    settings = [k for k in _lines if k!='method']
-    edge = levels[levels.method=='edge-popup']
-    rows,after = over_seeds(levels[levels.method.isin(['edge-popup','mpt-1-32'])]),over_seeds(edge.assign(test_accuracy=edge.binarised_test_accuracy))
+    settings = [k for k in _lines if k != "method"]
+    edge = levels[levels.method == "edge-popup"]
+    rows, after = (
+        over_seeds(levels[levels.method.isin(["edge-popup", "mpt-1-32"])]),
+        over_seeds(edge.assign(test_accuracy=edge.binarised_test_accuracy)),
+    )
     rows = rows.merge(after[settings].drop_duplicates())
-    for fig,(ax,),g in _panels(rows):
-        for (*_,method,bn,scope,_,_),o in g.groupby(_lines, sort=False): _line(ax, 100*o.sparsity, o, _label(o.iloc[0], g), color=COLORS[method], marker='o')
-        for _,o in after.merge(g[settings].drop_duplicates()).groupby(_lines, sort=False):
-            _line(ax, 100*o.sparsity, o, _label(o.iloc[0], g)+', binarised afterwards', color=COLORS['edge-popup'], marker='x', ls='--')
-        ax.set(xlabel='% weights pruned', ylabel='test accuracy, %')
+    for fig, (ax,), g in _panels(rows):
+        for (*_, method, bn, scope, _, _), o in g.groupby(_lines, sort=False):
+            _line(ax, 100 * o.sparsity, o, _label(o.iloc[0], g), color=COLORS[method], marker="o")
+        for _, o in after.merge(g[settings].drop_duplicates()).groupby(_lines, sort=False):
+            _line(
+                ax,
+                100 * o.sparsity,
+                o,
+                _label(o.iloc[0], g) + ", binarised afterwards",
+                color=COLORS["edge-popup"],
+                marker="x",
+                ls="--",
+            )
+        ax.set(xlabel="% weights pruned", ylabel="test accuracy, %")
         _legend(ax)
     return fig
 
 # %% ../nbs/10_report.ipynb #bfe1b5b1
 def learning_curves(
-    levels:pd.DataFrame, # Rows of levels.csv
-    curves:pd.DataFrame, # Rows of curves.csv
-)->plt.Figure:
+    levels: pd.DataFrame,  # Rows of levels.csv
+    curves: pd.DataFrame,  # Rows of curves.csv
+) -> plt.Figure:
     "Validation accuracy and training loss against epochs"
     rows = best(over_seeds(levels)).query('method!="random"').assign(seeds=1)
-    for fig,(top,bottom),g in _panels(rows, 2):
-        for _,o in g.iterrows():
-            c = curves[(curves.config_hash==o.config_hash) & (curves.cycle==o.cycle)].groupby('epoch', as_index=False).last()
-            top.plot(c.epoch, 100*c.val_accuracy, **_style(o))
-            bottom.plot(c.epoch, c.train_loss, **_style(o), label=f'{_label(o, g)}, {100*o.sparsity:.3g} % pruned')
-        top.set_ylabel('validation accuracy, %')
-        bottom.set(xlabel='epoch', ylabel='training loss, nats', yscale='log')
+    for fig, (top, bottom), g in _panels(rows, 2):
+        for _, o in g.iterrows():
+            c = (
+                curves[(curves.config_hash == o.config_hash) & (curves.cycle == o.cycle)]
+                .groupby("epoch", as_index=False)
+                .last()
+            )
+            top.plot(c.epoch, 100 * c.val_accuracy, **_style(o))
+            bottom.plot(
+                c.epoch,
+                c.train_loss,
+                **_style(o),
+                label=f"{_label(o, g)}, {100 * o.sparsity:.3g} % pruned",
+            )
+        top.set_ylabel("validation accuracy, %")
+        bottom.set(xlabel="epoch", ylabel="training loss, nats", yscale="log")
         bottom.xaxis.get_major_locator().set_params(integer=True)
         _legend(bottom)
     return fig
 
 # %% ../nbs/10_report.ipynb #6643b531
 def survivors(
-    levels:pd.DataFrame, # Rows of levels.csv
-    layers:pd.DataFrame, # Rows of layers.csv
-    method:str='mpt-1-32', # Whose tickets
-)->plt.Figure:
+    levels: pd.DataFrame,  # Rows of levels.csv
+    layers: pd.DataFrame,  # Rows of layers.csv
+    method: str = "mpt-1-32",  # Whose tickets
+) -> plt.Figure:
     "Kept fraction a layer at the highest sparsity: per layer, and under one global threshold on the same scores"
-    rows = over_seeds(levels).query('method==@method and bn!="learned" and scope=="layer"').sort_values('sparsity').drop_duplicates(['dataset','arch','width'], keep='last').sort_index().assign(seeds=1)
-    for fig,(ax,),g in _panels(rows):
+    rows = (
+        over_seeds(levels)
+        .query('method==@method and bn!="learned" and scope=="layer"')
+        .sort_values("sparsity")
+        .drop_duplicates(["dataset", "arch", "width"], keep="last")
+        .sort_index()
+        .assign(seeds=1)
+    )
+    for fig, (ax,), g in _panels(rows):
         o = g.iloc[0]
-        l = layers[(layers.config_hash==o.config_hash) & (layers.cycle==o.cycle)]
+        l = layers[(layers.config_hash == o.config_hash) & (layers.cycle == o.cycle)]
         x = range(len(l))
-        bars = dict(kept='threshold per layer (as trained)', kept_global='one global threshold, same scores', kept_global_start='one global threshold, before training')
-        for shift,color,(column,label) in zip((-.27,0,.27), ('C0','C1','lightgrey'), bars.items()):
-            ax.bar([i+shift for i in x], 100*l[column].astype(float)/l.weights, .27, label=label, color=color)
-        ax.set_xticks(list(x), l.layer, rotation=45); ax.set_ylabel('% weights kept'); ax.set_title(f'{ax.get_title()}, {method}, {100*o.sparsity:g} % pruned', fontsize=9)
-        _legend(ax, .3)
+        bars = dict(
+            kept="threshold per layer (as trained)",
+            kept_global="one global threshold, same scores",
+            kept_global_start="one global threshold, before training",
+        )
+        for shift, color, (column, label) in zip(
+            (-0.27, 0, 0.27), ("C0", "C1", "lightgrey"), bars.items()
+        ):
+            ax.bar(
+                [i + shift for i in x],
+                100 * l[column].astype(float) / l.weights,
+                0.27,
+                label=label,
+                color=color,
+            )
+        ax.set_xticks(list(x), l.layer, rotation=45)
+        ax.set_ylabel("% weights kept")
+        ax.set_title(f"{ax.get_title()}, {method}, {100 * o.sparsity:g} % pruned", fontsize=9)
+        _legend(ax, 0.3)
     return fig
 
 # %% ../nbs/10_report.ipynb #89a7ee49
 def iterations(
-    curves:pd.DataFrame, # Rows of curves.csv, of one run
-    title:str='', # What run it is
-)->plt.Figure:
+    curves: pd.DataFrame,  # Rows of curves.csv, of one run
+    title: str = "",  # What run it is
+) -> plt.Figure:
     "Training and validation loss, and validation accuracy, against iterations: a line for each training"
-    fig,(top,bottom) = plt.subplots(2, 1, figsize=(8,4.2), sharex=True, layout='constrained')
-    shades = plt.get_cmap('viridis')
-    for cycle,c in curves.groupby('cycle'):
-        color,marker = shades(cycle/(curves.cycle.max()+1)),'.' if len(c)<3 else ''
-        top.plot(c.iteration, c.train_loss, color=color, marker=marker, lw=1); top.plot(c.iteration, c.val_loss, color=color, marker=marker, lw=1, ls=':')
-        bottom.plot(c.iteration, 100*c.val_accuracy, color=color, marker=marker, lw=1)
-    top.set(ylabel='loss, nats', yscale='log', title=title)
-    top.legend(handles=[plt.Line2D([], [], color='grey', ls=ls, label=l) for ls,l in (('-','training'),(':','validation'))], fontsize=8)
-    bottom.set(xlabel='iteration', ylabel='validation accuracy, %')
-    for ax in (top,bottom): ax.grid(alpha=.3)
+    fig, (top, bottom) = plt.subplots(2, 1, figsize=(8, 4.2), sharex=True, layout="constrained")
+    shades = plt.get_cmap("viridis")
+    for cycle, c in curves.groupby("cycle"):
+        color, marker = shades(cycle / (curves.cycle.max() + 1)), "." if len(c) < 3 else ""
+        top.plot(c.iteration, c.train_loss, color=color, marker=marker, lw=1)
+        top.plot(c.iteration, c.val_loss, color=color, marker=marker, lw=1, ls=":")
+        bottom.plot(c.iteration, 100 * c.val_accuracy, color=color, marker=marker, lw=1)
+    top.set(ylabel="loss, nats", yscale="log", title=title)
+    top.legend(
+        handles=[
+            plt.Line2D([], [], color="grey", ls=ls, label=l)
+            for ls, l in (("-", "training"), (":", "validation"))
+        ],
+        fontsize=8,
+    )
+    bottom.set(xlabel="iteration", ylabel="validation accuracy, %")
+    for ax in (top, bottom):
+        ax.grid(alpha=0.3)
     return fig
 
 # %% ../nbs/10_report.ipynb #7be0a1ef
 def accuracy_vs_remaining(
-    levels:pd.DataFrame, # Rows of levels.csv
-)->plt.Figure:
+    levels: pd.DataFrame,  # Rows of levels.csv
+) -> plt.Figure:
     "Test accuracy against % weights remaining, for each method in cycles"
     rows = over_seeds(levels)
-    for fig,(ax,),g in _panels(rows[rows.method.map(lambda m: METHODS[m].cycles)]):
-        for _,o in g.groupby(_lines, sort=False): _line(ax, 100*(1-o.sparsity), o, _label(o.iloc[0], g), marker='.', lw=1, **_style(o.iloc[0]))
-        ax.set(xlabel='% weights remaining', ylabel='test accuracy, %', xscale='log')
-        ax.xaxis.set_major_locator(plt.LogLocator(subs=(1,2,5))); ax.xaxis.set_major_formatter('{x:g}'); ax.xaxis.set_minor_locator(plt.NullLocator())
+    for fig, (ax,), g in _panels(rows[rows.method.map(lambda m: METHODS[m].cycles)]):
+        for _, o in g.groupby(_lines, sort=False):
+            _line(
+                ax,
+                100 * (1 - o.sparsity),
+                o,
+                _label(o.iloc[0], g),
+                marker=".",
+                lw=1,
+                **_style(o.iloc[0]),
+            )
+        ax.set(xlabel="% weights remaining", ylabel="test accuracy, %", xscale="log")
+        ax.xaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_locator(plt.NullLocator())
         ax.invert_xaxis()
         _legend(ax)
     return fig
 
 # %% ../nbs/10_report.ipynb #b4a6dad3
 def save_figure(
-    fig:plt.Figure, # To save
-    file, # Path, with the suffix .svg or .png
+    fig: plt.Figure,  # To save
+    file,  # Path, with the suffix .svg or .png
 ):
     "Write a figure, the same bytes each time"
     form = Path(file).suffix[1:]
-    nameless = {'Date': None} if form=='svg' else {'Software': None}
-    with plt.rc_context({'svg.hashsalt': 'mplt'}), replacing(file) as tmp: fig.savefig(tmp, format=form, dpi=130, metadata=nameless)
+    nameless = {"Date": None} if form == "svg" else {"Software": None}
+    with plt.rc_context({"svg.hashsalt": "mplt"}), replacing(file) as tmp:
+        fig.savefig(tmp, format=form, dpi=130, metadata=nameless)
 
 # %% ../nbs/10_report.ipynb #a43be124
 def save_table(
-    table:pd.DataFrame, # To save
-    stem, # Path without suffix
-    caption:str, # What it shows, above the Markdown table
+    table: pd.DataFrame,  # To save
+    stem,  # Path without suffix
+    caption: str,  # What it shows, above the Markdown table
 ):
     "Write CSV and Markdown"
-    write(f'{stem}.csv', table.to_csv(index=False))
-    shown = table.astype(object).where(table.notna(), '–')
-    write(f'{stem}.md', f'{caption}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n')
+    write(f"{stem}.csv", table.to_csv(index=False))
+    shown = table.astype(object).where(table.notna(), "–")
+    write(f"{stem}.md", f"{caption}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n")
 
 # %% ../nbs/10_report.ipynb #655e758c
 def metrics(
-    levels:pd.DataFrame, # Rows of levels.csv
-)->dict: # {data set, network, width, method, BN, epochs and so on: {sparsity, validation, test}}
+    levels: pd.DataFrame,  # Rows of levels.csv
+) -> dict:  # {data set, network, width, method, BN, epochs and so on: {sparsity, validation, test}}
     "The best setting of each network and method"
-    name = lambda o: ' '.join(filter(None, (o.dataset, o.arch, f'x{o.width:g}', o.method, o.bn, o.scope.replace('layer', ''), f'{o.epochs} epochs', o.variant)))
-    return {name(o): dict(sparsity=o.sparsity, validation=round(o.val, 4), test=round(o.test, 4)) for o in best(over_seeds(levels)).itertuples()}
+    name = lambda o: " ".join(
+        filter(
+            None,
+            (
+                o.dataset,
+                o.arch,
+                f"x{o.width:g}",
+                o.method,
+                o.bn,
+                o.scope.replace("layer", ""),
+                f"{o.epochs} epochs",
+                o.variant,
+            ),
+        )
+    )
+    return {
+        name(o): dict(sparsity=o.sparsity, validation=round(o.val, 4), test=round(o.test, 4))
+        for o in best(over_seeds(levels)).itertuples()
+    }

@@ -10,263 +10,416 @@ __all__ = ['METHODS', 'INITS', 'Method', 'used_weight', 'Masked', 'Shared', 'dra
 from copy import deepcopy
 from dataclasses import dataclass
 
-import numpy as np, torch
+import numpy as np
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from .binarize import gain,pieces
+from .binarize import gain, pieces
 from .data import stream
-from .errors import UserError,pick
-from .mask import SCOPES,global_masks,masks_by_scope,topk_mask
-from .models import BNS,binary_activations,set_bn
+from .errors import UserError, pick
+from .mask import SCOPES, global_masks, masks_by_scope, topk_mask
+from .models import BNS, binary_activations, set_bn
 
 # %% ../nbs/05_subnet.ipynb #fe9c1113
 @dataclass(frozen=True)
 class Method:
     "A row of the grid: four independent choices"
-    weights: str          # trained; in cycles, rewound or redrawn before each; frozen at their random values
-    mask: str             # none; learned: by scores, at every step; or chosen at each pruning by magnitude, score, random
-    weight_bits: int      # 32, or 1: only the signs are used
+
+    weights: (
+        str  # trained; in cycles, rewound or redrawn before each; frozen at their random values
+    )
+    mask: str  # none; learned: by scores, at every step; or chosen at each pruning by magnitude, score, random
+    weight_bits: int  # 32, or 1: only the signs are used
     activation_bits: int  # 32 (ReLU), or 1 (sign)
 
     @property
-    def cycles(self): return self.weights in ('rewound','redrawn') # trained, pruned and trained again?
+    def cycles(self):
+        return self.weights in ("rewound", "redrawn")  # trained, pruned and trained again?
 
 # %% ../nbs/05_subnet.ipynb #0c285e83
 METHODS = {
-    'dense':            Method('trained', 'none',      32, 32),
-    'bnn-1-32':         Method('trained', 'none',       1, 32),
-    'bnn-1-1':          Method('trained', 'none',       1,  1),
-    'imp':              Method('rewound', 'magnitude', 32, 32),
-    'imp-reinit':       Method('redrawn', 'magnitude', 32, 32),
-    'imp-random':       Method('rewound', 'random',    32, 32),
-    'imp-score':        Method('rewound', 'score',     32, 32),
-    'imp-binary':       Method('rewound', 'magnitude',  1, 32),
-    'imp-score-binary': Method('rewound', 'score',      1, 32),
-    'edge-popup':       Method('frozen',  'learned',   32, 32),
-    'mpt-1-32':         Method('frozen',  'learned',    1, 32),
-    'mpt-1-1':          Method('frozen',  'learned',    1,  1),
-    'random':           Method('frozen',  'random',     1, 32)}
+    "dense": Method("trained", "none", 32, 32),
+    "bnn-1-32": Method("trained", "none", 1, 32),
+    "bnn-1-1": Method("trained", "none", 1, 1),
+    "imp": Method("rewound", "magnitude", 32, 32),
+    "imp-reinit": Method("redrawn", "magnitude", 32, 32),
+    "imp-random": Method("rewound", "random", 32, 32),
+    "imp-score": Method("rewound", "score", 32, 32),
+    "imp-binary": Method("rewound", "magnitude", 1, 32),
+    "imp-score-binary": Method("rewound", "score", 1, 32),
+    "edge-popup": Method("frozen", "learned", 32, 32),
+    "mpt-1-32": Method("frozen", "learned", 1, 32),
+    "mpt-1-1": Method("frozen", "learned", 1, 1),
+    "random": Method("frozen", "random", 1, 32),
+}
 
 # %% ../nbs/05_subnet.ipynb #66087da5
 def used_weight(
-    weight:torch.Tensor, # W, any shape
-    mask:torch.Tensor, # M, bool, same shape
-    bits:int, # 32: the kept weights; 1: their signs, scaled by the gain
-    dtype:torch.dtype=None, # Of the result; None: that of `weight`
-)->torch.Tensor: # Same shape and memory format as `weight`
+    weight: torch.Tensor,  # W, any shape
+    mask: torch.Tensor,  # M, bool, same shape
+    bits: int,  # 32: the kept weights; 1: their signs, scaled by the gain
+    dtype: torch.dtype = None,  # Of the result; None: that of `weight`
+) -> torch.Tensor:  # Same shape and memory format as `weight`
     "The masked weight as the layer sees it (biprop, Diffenderfer & Kailkhura 2021)"
-    form = torch.contiguous_format if weight.is_contiguous() else torch.preserve_format # with one input channel it is both, and convolutions take the first
+    form = (
+        torch.contiguous_format if weight.is_contiguous() else torch.preserve_format
+    )  # with one input channel it is both, and convolutions take the first
     out = torch.empty_like(weight, dtype=dtype, memory_format=form)
-    alpha = gain(weight, mask) if bits==1 else None
-    for w,m,o in pieces(weight, mask, out):
+    alpha = gain(weight, mask) if bits == 1 else None
+    for w, m, o in pieces(weight, mask, out):
         m = m.to(w.dtype, copy=True)
-        o.copy_(m.mul_(w) if bits==32 else m.mul_(alpha).copysign_(w))
+        o.copy_(m.mul_(w) if bits == 32 else m.mul_(alpha).copysign_(w))
     return out
 
 # %% ../nbs/05_subnet.ipynb #317ade62
 class _Use(torch.autograd.Function):
     "The used weight, with a gradient for the scores and one for the weights, whichever is asked for"
+
     @staticmethod
     def forward(ctx, weight, scores, mask, bits):
         ctx.save_for_backward(weight, scores, mask if ctx.needs_input_grad[0] else None)
-        ctx.bits,kind = bits,weight.device.type
-        return used_weight(weight, mask, bits, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None)
+        ctx.bits, kind = bits, weight.device.type
+        return used_weight(
+            weight,
+            mask,
+            bits,
+            torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None,
+        )
+
     @staticmethod
     def backward(ctx, grad):
-        weight,scores,mask = ctx.saved_tensors
-        d_weight,d_scores = (torch.empty_like(weight) if need else None for need in ctx.needs_input_grad[:2])
+        weight, scores, mask = ctx.saved_tensors
+        d_weight, d_scores = (
+            torch.empty_like(weight) if need else None for need in ctx.needs_input_grad[:2]
+        )
         if ctx.needs_input_grad[0]:
-            for g,m,d in pieces(grad, mask, d_weight): d.copy_(g).mul_(m.to(d.dtype))
-            if ctx.bits==1: d_weight.mul_((weight.abs()<=1)*gain(weight, mask))
+            for g, m, d in pieces(grad, mask, d_weight):
+                d.copy_(g).mul_(m.to(d.dtype))
+            if ctx.bits == 1:
+                d_weight.mul_((weight.abs() <= 1) * gain(weight, mask))
         if ctx.needs_input_grad[1]:
-            for g,w,s,d in pieces(grad, weight, scores, d_scores): d.copy_(g).mul_(w).mul_(s.sign())
+            for g, w, s, d in pieces(grad, weight, scores, d_scores):
+                d.copy_(g).mul_(w).mul_(s.sign())
         return d_weight, d_scores, None, None
 
 # %% ../nbs/05_subnet.ipynb #d292ba13
 class Masked(nn.Module):
     "Parametrization: from the weight W of a layer to the weight that the layer uses"
-    def __init__(self, method, weight, scores=None, shared=None): # scores: of the weight's shape; learned ones, or the order of a random mask
+
+    def __init__(
+        self, method, weight, scores=None, shared=None
+    ):  # scores: of the weight's shape; learned ones, or the order of a random mask
         super().__init__()
-        self.method,self.sparsity,self.shared,self.scores,self.near = method,0.,shared,None,[]
-        if method.mask in ('learned','score'): self.scores = nn.Parameter(scores)
-        if method.mask=='random': self.register_buffer('order', scores, persistent=False)
-        if method.mask!='learned': self.register_buffer('fixed', torch.ones_like(weight, dtype=torch.bool))
+        self.method, self.sparsity, self.shared, self.scores, self.near = (
+            method,
+            0.0,
+            shared,
+            None,
+            [],
+        )
+        if method.mask in ("learned", "score"):
+            self.scores = nn.Parameter(scores)
+        if method.mask == "random":
+            self.register_buffer("order", scores, persistent=False)
+        if method.mask != "learned":
+            self.register_buffer("fixed", torch.ones_like(weight, dtype=torch.bool))
 
     @property
-    def mask(self): # M, bool, shape of the weight
-        if self.method.mask!='learned': return self.fixed
-        return self.shared.mask(self) if self.shared else topk_mask(self.scores, self.sparsity, self.near)
+    def mask(self):  # M, bool, shape of the weight
+        if self.method.mask != "learned":
+            return self.fixed
+        return (
+            self.shared.mask(self)
+            if self.shared
+            else topk_mask(self.scores, self.sparsity, self.near)
+        )
 
-    def forward(self, weight): return _Use.apply(weight, self.scores, self.mask, self.method.weight_bits)
+    def forward(self, weight):
+        return _Use.apply(weight, self.scores, self.mask, self.method.weight_bits)
 
-    def rank(self, weight): # what weights compete by
-        by = dict(magnitude=weight, score=self.scores, random=getattr(self, 'order', None))[self.method.mask]
+    def rank(self, weight):  # what weights compete by
+        by = dict(magnitude=weight, score=self.scores, random=getattr(self, "order", None))[
+            self.method.mask
+        ]
         return by.detach().abs()
 
 # %% ../nbs/05_subnet.ipynb #b5f99314
 class Shared:
     "The masks of a network under one threshold, found once in each forward pass"
-    def __init__(self): self.parts,self.held = [],None # parts: the `Masked` of each layer
-    def _find(self): return global_masks({i: o.scores for i,o in enumerate(self.parts)}, self.parts[0].sparsity)
-    def begin(self, *_): self.held = self._find() # before a forward pass of the network …
-    def end(self, *_): self.held = None           # … and after it
-    def mask(self, part): return (self.held or self._find())[self.parts.index(part)] # M of one of `parts`
+
+    def __init__(self):
+        self.parts, self.held = [], None  # parts: the `Masked` of each layer
+
+    def _find(self):
+        return global_masks({i: o.scores for i, o in enumerate(self.parts)}, self.parts[0].sparsity)
+
+    def begin(self, *_):
+        self.held = self._find()  # before a forward pass of the network …
+
+    def end(self, *_):
+        self.held = None  # … and after it
+
+    def mask(self, part):
+        return (self.held or self._find())[self.parts.index(part)]  # M of one of `parts`
 
 # %% ../nbs/05_subnet.ipynb #d5d5fd02
-INITS = ('kaiming_normal','signed_constant')
+INITS = ("kaiming_normal", "signed_constant")
 
 # %% ../nbs/05_subnet.ipynb #1f004408
 def draw_weight(
-    shape, # Of the weight: (out, in, …)
-    seed:int, # Of the run
-    name:str, # Of the layer
-    init:str='kaiming_normal', # A name in `INITS`
-    scale_fan:float=False, # Fraction of the fan-in that counts; False: all of it
-    draw:int=0, # 0: the first; others for weights that are drawn again
-)->torch.Tensor: # W, float32
+    shape,  # Of the weight: (out, in, …)
+    seed: int,  # Of the run
+    name: str,  # Of the layer
+    init: str = "kaiming_normal",  # A name in `INITS`
+    scale_fan: float = False,  # Fraction of the fan-in that counts; False: all of it
+    draw: int = 0,  # 0: the first; others for weights that are drawn again
+) -> torch.Tensor:  # W, float32
     "The random weight of a layer"
-    z = stream(seed, name, 'weight', *([draw] if draw else [])).standard_normal(tuple(shape))
-    if init=='signed_constant': z = np.where(z<0, -1., 1.)
-    return torch.from_numpy((z*(2/np.prod(shape[1:])/(scale_fan or 1))**.5).astype(np.float32))
+    z = stream(seed, name, "weight", *([draw] if draw else [])).standard_normal(tuple(shape))
+    if init == "signed_constant":
+        z = np.where(z < 0, -1.0, 1.0)
+    return torch.from_numpy(
+        (z * (2 / np.prod(shape[1:]) / (scale_fan or 1)) ** 0.5).astype(np.float32)
+    )
 
 # %% ../nbs/05_subnet.ipynb #d1d1d30d
-def draw_scores(shape, seed, name)->torch.Tensor: # S, float32
+def draw_scores(shape, seed, name) -> torch.Tensor:  # S, float32
     "The scores a layer starts with"
-    u = stream(seed, name, 'scores').random_sample(tuple(shape))
-    return torch.from_numpy(((2*u-1)/np.prod(shape[1:])**.5).astype(np.float32))
+    u = stream(seed, name, "scores").random_sample(tuple(shape))
+    return torch.from_numpy(((2 * u - 1) / np.prod(shape[1:]) ** 0.5).astype(np.float32))
 
 # %% ../nbs/05_subnet.ipynb #27fc84fd
 def weighted(
-    model:nn.Module, # Any network
-)->dict: # Layer name: the layer
+    model: nn.Module,  # Any network
+) -> dict:  # Layer name: the layer
     "The convolutions and linear layers of a network, in the network's order"
-    return {k: m for k,m in model.named_modules() if isinstance(m, (_ConvNd,nn.Linear))}
+    return {k: m for k, m in model.named_modules() if isinstance(m, (_ConvNd, nn.Linear))}
 
-def _is_binary(x): return bool(((x.abs()==1) | (x==0).all(0)).all()) # what is 0 for all images is zero padding
+
+def _is_binary(x):
+    return bool(
+        ((x.abs() == 1) | (x == 0).all(0)).all()
+    )  # what is 0 for all images is zero padding
 
 # %% ../nbs/05_subnet.ipynb #eaad6bc8
 def _probe(model, in_shape):
     "Refuse a layer after the first that would see anything but signs"
-    if in_shape is None: raise UserError("binary activations are checked on one forward pass: give in_shape, the (channels, height, width) of an image")
-    model,seen,w = deepcopy(model).eval(),[],next(iter(weighted(model).values())).weight
+    if in_shape is None:
+        raise UserError(
+            "binary activations are checked on one forward pass: give in_shape, the (channels, height, width) of an image"
+        )
+    model, seen, w = deepcopy(model).eval(), [], next(iter(weighted(model).values())).weight
     binary_activations(model)
-    for k,m in weighted(model).items(): m.register_forward_pre_hook(lambda _,x,k=k: seen.append((k, _is_binary(x[0]))))
+    for k, m in weighted(model).items():
+        m.register_forward_pre_hook(lambda _, x, k=k: seen.append((k, _is_binary(x[0]))))
     x = torch.randn(8, *in_shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(): model(x.to(w))
-    if (bad := [k for k,ok in seen[1:] if not ok]): raise UserError(f"layer {bad[0]!r} sees activations that are not ±1: put a sign, as the last step before it, or use a method with 32-bit activations")
+    with torch.no_grad():
+        model(x.to(w))
+    if bad := [k for k, ok in seen[1:] if not ok]:
+        raise UserError(
+            f"layer {bad[0]!r} sees activations that are not ±1: put a sign, as the last step before it, or use a method with 32-bit activations"
+        )
 
 # %% ../nbs/05_subnet.ipynb #60369e6d
 def as_subnet(
-    model:nn.Module, # From `build`, or any other network; it is changed in place
-    method:str, # A name in `METHODS`
-    sparsity:float, # Fraction of the weights removed, in [0, 1); 0 for methods without a mask
-    seed:int=0, # Of weights, scores and random masks
+    model: nn.Module,  # From `build`, or any other network; it is changed in place
+    method: str,  # A name in `METHODS`
+    sparsity: float,  # Fraction of the weights removed, in [0, 1); 0 for methods without a mask
+    seed: int = 0,  # Of weights, scores and random masks
     *,
-    scope:str='layer', # The sparsity is that of each `layer`, or `global`: one threshold for the whole network
-    bn:str=None, # Make existing batch normalisation 'plain' or 'learned'; None leaves it as it is
-    init:str='kaiming_normal', # A name in `INITS`
-    scale_fan:float=False, # Of frozen weights: fraction of the fan-in that counts for their scale; False: all of it
-    draw:int=0, # Which draw of the weights: 0, or the cycle in which they were drawn again
-    in_shape:tuple=None, # Channels, height, width; needed for binary activations of networks that `build` did not make
-)->nn.Module: # The same model
+    scope: str = "layer",  # The sparsity is that of each `layer`, or `global`: one threshold for the whole network
+    bn: str = None,  # Make existing batch normalisation 'plain' or 'learned'; None leaves it as it is
+    init: str = "kaiming_normal",  # A name in `INITS`
+    scale_fan: float = False,  # Of frozen weights: fraction of the fan-in that counts for their scale; False: all of it
+    draw: int = 0,  # Which draw of the weights: 0, or the cycle in which they were drawn again
+    in_shape: tuple = None,  # Channels, height, width; needed for binary activations of networks that `build` did not make
+) -> nn.Module:  # The same model
     "Turn a network into a method's; raises `UserError` for what the method cannot be applied to"
-    method,init,scope = pick(METHODS, method, 'method'),pick(INITS, init, 'init'),pick(SCOPES, scope, 'scope')
-    row,layers = METHODS[method],weighted(model)
-    in_shape = in_shape or getattr(model, 'spec', {}).get('in_shape')
+    method, init, scope = (
+        pick(METHODS, method, "method"),
+        pick(INITS, init, "init"),
+        pick(SCOPES, scope, "scope"),
+    )
+    row, layers = METHODS[method], weighted(model)
+    in_shape = in_shape or getattr(model, "spec", {}).get("in_shape")
     _check(model, layers, method, sparsity, bn, scope, scale_fan)
-    if row.activation_bits==1: _probe(model, in_shape)
-    if bn: set_bn(model, bn)
-    shared = Shared() if scope=='global' and row.mask=='learned' else None
-    for name,m in layers.items(): _convert(m, name, row, shared, seed, init, scale_fan, draw)
-    if shared: model.register_forward_pre_hook(shared.begin); model.register_forward_hook(shared.end, always_call=True)
-    if row.activation_bits==1: binary_activations(model)
-    if row.weights=='frozen' and row.mask=='random': model.requires_grad_(False)
-    model.subnet = dict(method=method, sparsity=0., seed=seed, scope=scope, init=init, scale_fan=scale_fan, draw=draw, bn=bn, in_shape=in_shape and tuple(in_shape))
+    if row.activation_bits == 1:
+        _probe(model, in_shape)
+    if bn:
+        set_bn(model, bn)
+    shared = Shared() if scope == "global" and row.mask == "learned" else None
+    for name, m in layers.items():
+        _convert(m, name, row, shared, seed, init, scale_fan, draw)
+    if shared:
+        model.register_forward_pre_hook(shared.begin)
+        model.register_forward_hook(shared.end, always_call=True)
+    if row.activation_bits == 1:
+        binary_activations(model)
+    if row.weights == "frozen" and row.mask == "random":
+        model.requires_grad_(False)
+    model.subnet = dict(
+        method=method,
+        sparsity=0.0,
+        seed=seed,
+        scope=scope,
+        init=init,
+        scale_fan=scale_fan,
+        draw=draw,
+        bn=bn,
+        in_shape=in_shape and tuple(in_shape),
+    )
     set_sparsity(model, sparsity)
     return model
 
 # %% ../nbs/05_subnet.ipynb #34982584
 def check_choices(
-    method:str, # A name in `METHODS`
-    sparsity:float, # Fraction of the weights removed
-    scope:str, # A name in `SCOPES`
-    scale_fan:float, # Fraction of the fan-in that counts, or False
+    method: str,  # A name in `METHODS`
+    sparsity: float,  # Fraction of the weights removed
+    scope: str,  # A name in `SCOPES`
+    scale_fan: float,  # Fraction of the fan-in that counts, or False
 ):
     "Refuse choices that do not go together"
-    if not 0<=sparsity<1: raise UserError(f"sparsity {sparsity!r} is out of range: it is the fraction of weights removed, at least 0 and below 1")
+    if not 0 <= sparsity < 1:
+        raise UserError(
+            f"sparsity {sparsity!r} is out of range: it is the fraction of weights removed, at least 0 and below 1"
+        )
     row = METHODS[method]
-    if row.mask=='none' and sparsity: raise UserError(f"sparsity {sparsity!r} does not fit method {method!r}: it removes no weights, leave sparsity out")
-    if row.mask=='none' and scope!='layer': raise UserError(f"scope {scope!r} does not fit method {method!r}: it removes no weights, leave scope out")
-    if row.weights!='frozen' and scale_fan: raise UserError(f"scale_fan does not fit method {method!r}: it scales frozen weights for the inputs that are kept, and this method trains its weights")
-    if not 0<=scale_fan<=1: raise UserError(f"scale_fan {scale_fan!r} is out of range: it is the fraction of the fan-in that counts, at most 1")
+    if row.mask == "none" and sparsity:
+        raise UserError(
+            f"sparsity {sparsity!r} does not fit method {method!r}: it removes no weights, leave sparsity out"
+        )
+    if row.mask == "none" and scope != "layer":
+        raise UserError(
+            f"scope {scope!r} does not fit method {method!r}: it removes no weights, leave scope out"
+        )
+    if row.weights != "frozen" and scale_fan:
+        raise UserError(
+            f"scale_fan does not fit method {method!r}: it scales frozen weights for the inputs that are kept, and this method trains its weights"
+        )
+    if not 0 <= scale_fan <= 1:
+        raise UserError(
+            f"scale_fan {scale_fan!r} is out of range: it is the fraction of the fan-in that counts, at most 1"
+        )
 
 # %% ../nbs/05_subnet.ipynb #c95988ee
 def foreign(
-    model:nn.Module, # Any network, converted or not
-)->list: # Names of parameters
+    model: nn.Module,  # Any network, converted or not
+) -> list:  # Names of parameters
     "The parameters that belong to no convolution, linear layer or batch normalisation"
-    known = [*weighted(model), *(k for k,m in model.named_modules() if isinstance(m, _BatchNorm))]
-    ours = {f'{k}.{o}'.lstrip('.') for k in known for o in ('weight','bias','parametrizations.weight.original','parametrizations.weight.0.scores')}
-    return [k for k,_ in model.named_parameters(remove_duplicate=False) if k not in ours]
+    known = [*weighted(model), *(k for k, m in model.named_modules() if isinstance(m, _BatchNorm))]
+    ours = {
+        f"{k}.{o}".lstrip(".")
+        for k in known
+        for o in (
+            "weight",
+            "bias",
+            "parametrizations.weight.original",
+            "parametrizations.weight.0.scores",
+        )
+    }
+    return [k for k, _ in model.named_parameters(remove_duplicate=False) if k not in ours]
 
 # %% ../nbs/05_subnet.ipynb #99a6232a
 def _check(model, layers, method, sparsity, bn, scope, scale_fan):
     "Everything that can be refused, before anything is changed"
     row = METHODS[method]
-    if scale_fan is True: raise UserError('scale_fan True is not valid: expected the fraction of the fan-in that counts, for instance 1 − sparsity')
+    if scale_fan is True:
+        raise UserError(
+            "scale_fan True is not valid: expected the fraction of the fan-in that counts, for instance 1 − sparsity"
+        )
     check_choices(method, sparsity, scope, scale_fan)
-    if bn and pick(BNS, bn, 'bn')=='none': raise UserError("bn 'none' cannot be had by converting: as_subnet removes no layer; build the network without batch normalisation")
-    if any(parametrize.is_parametrized(m) for m in layers.values()): raise UserError("the network has been converted already: build a new one")
-    if not layers: raise UserError("the network has no convolution and no linear layer: there is nothing to convert")
+    if bn and pick(BNS, bn, "bn") == "none":
+        raise UserError(
+            "bn 'none' cannot be had by converting: as_subnet removes no layer; build the network without batch normalisation"
+        )
+    if any(parametrize.is_parametrized(m) for m in layers.values()):
+        raise UserError("the network has been converted already: build a new one")
+    if not layers:
+        raise UserError(
+            "the network has no convolution and no linear layer: there is nothing to convert"
+        )
     owner = {}
-    for k,m in layers.items():
-        if (first := owner.setdefault(id(m.weight), k))!=k: raise UserError(f"layers {first!r} and {k!r} share one weight: a ticket needs a weight for each layer")
-    if row.weights=='frozen' and (other := foreign(model)): raise UserError(f"parameter {other[0]!r} belongs to neither a convolution, a linear layer nor batch normalisation: {method} cannot freeze it")
+    for k, m in layers.items():
+        if (first := owner.setdefault(id(m.weight), k)) != k:
+            raise UserError(
+                f"layers {first!r} and {k!r} share one weight: a ticket needs a weight for each layer"
+            )
+    if row.weights == "frozen" and (other := foreign(model)):
+        raise UserError(
+            f"parameter {other[0]!r} belongs to neither a convolution, a linear layer nor batch normalisation: {method} cannot freeze it"
+        )
 
 # %% ../nbs/05_subnet.ipynb #1aa02f22
 def _convert(m, name, row, shared, seed, init, scale_fan, draw):
     "Draw a layer's weight; freeze and mask it if the method says so"
     with torch.no_grad():
         m.weight.copy_(draw_weight(m.weight.shape, seed, name, init, scale_fan, draw))
-        if m.bias is not None: m.bias.zero_()
-    if row.weights=='frozen':
+        if m.bias is not None:
+            m.bias.zero_()
+    if row.weights == "frozen":
         m.weight.requires_grad_(False)
         m.bias = None
-    if row.mask!='none' or row.weight_bits==1:
-        scores = torch.empty_like(m.weight).copy_(draw_scores(m.weight.shape, seed, name)) if row.mask in ('learned','score','random') else None # in the weight's memory format
-        parametrize.register_parametrization(m, 'weight', Masked(row, m.weight, scores, shared), unsafe=True) # unsafe: no trial run, the other layers' masks are not there yet
-        if shared: shared.parts.append(m.parametrizations.weight[0])
+    if row.mask != "none" or row.weight_bits == 1:
+        scores = (
+            torch.empty_like(m.weight).copy_(draw_scores(m.weight.shape, seed, name))
+            if row.mask in ("learned", "score", "random")
+            else None
+        )  # in the weight's memory format
+        parametrize.register_parametrization(
+            m, "weight", Masked(row, m.weight, scores, shared), unsafe=True
+        )  # unsafe: no trial run, the other layers' masks are not there yet
+        if shared:
+            shared.parts.append(m.parametrizations.weight[0])
 
 # %% ../nbs/05_subnet.ipynb #8b647101
 def subnet_of(
-    model:nn.Module, # From `as_subnet`
-)->dict: # method, sparsity, seed and the other choices
+    model: nn.Module,  # From `as_subnet`
+) -> dict:  # method, sparsity, seed and the other choices
     "What `as_subnet` noted of a network; raises `UserError` for any other network"
-    if not hasattr(model, 'subnet'): raise UserError('the network has not been converted, or was rebuilt from a ticket: give one that comes from as_subnet')
+    if not hasattr(model, "subnet"):
+        raise UserError(
+            "the network has not been converted, or was rebuilt from a ticket: give one that comes from as_subnet"
+        )
     return model.subnet
 
 # %% ../nbs/05_subnet.ipynb #a6a2202b
 def set_sparsity(
-    model:nn.Module, # From `as_subnet`
-    sparsity:float, # Fraction of the weights removed from now on, in [0, 1)
+    model: nn.Module,  # From `as_subnet`
+    sparsity: float,  # Fraction of the weights removed from now on, in [0, 1)
 ):
     "Bring the masks to a sparsity; raises `UserError` if a mask that only shrinks would have to grow"
-    s,parts = subnet_of(model),{k: m.parametrizations.weight for k,m in weighted(model).items() if parametrize.is_parametrized(m)}
-    check_choices(s['method'], sparsity, s['scope'], s['scale_fan'])
-    if METHODS[s['method']].mask!='learned' and sparsity<s['sparsity']: raise UserError(f"sparsity {sparsity!r} is below the {s['sparsity']!r} that was reached: what was pruned does not come back")
-    if METHODS[s['method']].mask!='learned' and sparsity:
-        sizes = {k: p[0].rank(p.original).masked_fill(~p[0].fixed, -1) for k,p in parts.items()}
-        for k,m in masks_by_scope(sizes, sparsity, s['scope']).items(): parts[k][0].fixed.copy_(m)
-    for p in parts.values(): p[0].sparsity = sparsity
-    s['sparsity'] = sparsity
+    s, parts = (
+        subnet_of(model),
+        {
+            k: m.parametrizations.weight
+            for k, m in weighted(model).items()
+            if parametrize.is_parametrized(m)
+        },
+    )
+    check_choices(s["method"], sparsity, s["scope"], s["scale_fan"])
+    if METHODS[s["method"]].mask != "learned" and sparsity < s["sparsity"]:
+        raise UserError(
+            f"sparsity {sparsity!r} is below the {s['sparsity']!r} that was reached: what was pruned does not come back"
+        )
+    if METHODS[s["method"]].mask != "learned" and sparsity:
+        sizes = {k: p[0].rank(p.original).masked_fill(~p[0].fixed, -1) for k, p in parts.items()}
+        for k, m in masks_by_scope(sizes, sparsity, s["scope"]).items():
+            parts[k][0].fixed.copy_(m)
+    for p in parts.values():
+        p[0].sparsity = sparsity
+    s["sparsity"] = sparsity
 
 # %% ../nbs/05_subnet.ipynb #34d95a64
 def masks(
-    model:nn.Module, # From `as_subnet`
-)->dict: # Layer name: its mask, bool, shape of its weight; no entry for a layer without a mask
+    model: nn.Module,  # From `as_subnet`
+) -> dict:  # Layer name: its mask, bool, shape of its weight; no entry for a layer without a mask
     "The masks of a network, by layer"
     subnet_of(model)
-    return {k: m.parametrizations.weight[0].mask for k,m in weighted(model).items() if parametrize.is_parametrized(m)}
+    return {
+        k: m.parametrizations.weight[0].mask
+        for k, m in weighted(model).items()
+        if parametrize.is_parametrized(m)
+    }

@@ -6,34 +6,52 @@
 __all__ = ['FORMAT', 'MAX_BYTES', 'MAX_WEIGHTS', 'MAX_IMAGE', 'entropy', 'encode', 'decode', 'save', 'check_size', 'info', 'load']
 
 # %% ../nbs/08_ticket.ipynb #e8979d11
-import hashlib,json
+import hashlib
+import json
 from math import prod
 from pathlib import Path
 
-import constriction, numpy as np, torch
+import constriction
+import numpy as np
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as read_tensors, save as tensor_bytes
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as tensor_bytes
 from torch import nn
 from torch.nn.utils import parametrize
 
 from .binarize import gain
-from .errors import UserError,replacing
+from .errors import UserError, replacing
 from .mask import removed
 from .models import build
-from .subnet import METHODS,as_subnet,draw_weight,foreign,masks,subnet_of,used_weight,weighted
+from mplt.subnet import (
+    METHODS,
+    as_subnet,
+    draw_weight,
+    foreign,
+    masks,
+    subnet_of,
+    used_weight,
+    weighted,
+)
 
 # %% ../nbs/08_ticket.ipynb #7dc692e1
 def entropy(
-    p, # Fraction kept, a number or an array
-): # Bits a weight, at most 1
+    p,  # Fraction kept, a number or an array
+):  # Bits a weight, at most 1
     "The binary entropy H(p)"
-    p = np.clip(p, 1e-300, 1-1e-16)
-    return -p*np.log2(p)-(1-p)*np.log2(1-p)
+    p = np.clip(p, 1e-300, 1 - 1e-16)
+    return -p * np.log2(p) - (1 - p) * np.log2(1 - p)
 
 # %% ../nbs/08_ticket.ipynb #d69ef5d5
-_queue,_bernoulli = constriction.stream.queue,constriction.stream.model.Bernoulli(perfect=False)
+_queue, _bernoulli = constriction.stream.queue, constriction.stream.model.Bernoulli(perfect=False)
 
-def _chances(kept, of, shape): return np.broadcast_to((np.asarray(kept)+.5)/(of+1), shape).ravel().astype(np.float64) # never 0 or 1
+
+def _chances(kept, of, shape):
+    return (
+        np.broadcast_to((np.asarray(kept) + 0.5) / (of + 1), shape).ravel().astype(np.float64)
+    )  # never 0 or 1
+
 
 def _code(bits, chances):
     coder = _queue.RangeEncoder()
@@ -42,226 +60,410 @@ def _code(bits, chances):
 
 # %% ../nbs/08_ticket.ipynb #98f009e0
 def encode(
-    mask:np.ndarray, # bool, (outputs, …)
-)->tuple: # The code (uint32), and how many weights each input keeps (uint16; empty: the layer's fraction is used for all)
+    mask: np.ndarray,  # bool, (outputs, …)
+) -> tuple:  # The code (uint32), and how many weights each input keeps (uint16; empty: the layer's fraction is used for all)
     "Code a mask, given how many weights it keeps"
     m = mask.reshape(len(mask), -1)
     inputs = np.minimum(m.sum(0), 65535).astype(np.uint16)
-    plain,by_input = _code(m, _chances(m.sum(), m.size, m.shape)),_code(m, _chances(inputs, len(m), m.shape))
-    return (by_input, inputs) if len(m)<65536 and by_input.nbytes+inputs.nbytes<plain.nbytes else (plain, inputs[:0])
+    plain, by_input = (
+        _code(m, _chances(m.sum(), m.size, m.shape)),
+        _code(m, _chances(inputs, len(m), m.shape)),
+    )
+    return (
+        (by_input, inputs)
+        if len(m) < 65536 and by_input.nbytes + inputs.nbytes < plain.nbytes
+        else (plain, inputs[:0])
+    )
 
 # %% ../nbs/08_ticket.ipynb #231d067a
 def decode(
-    code:np.ndarray, # From `encode`
-    inputs:np.ndarray, # From `encode`
-    kept:int, # How many weights the mask keeps
-    shape:tuple, # Of the mask
-)->np.ndarray: # bool, of that shape
+    code: np.ndarray,  # From `encode`
+    inputs: np.ndarray,  # From `encode`
+    kept: int,  # How many weights the mask keeps
+    shape: tuple,  # Of the mask
+) -> np.ndarray:  # bool, of that shape
     "The mask again; raises ValueError if the code is not of such a mask"
     m = (shape[0], int(np.prod(shape[1:])))
-    if len(inputs) not in (0, m[1]) or (inputs>m[0]).any(): raise ValueError('the counts of its inputs do not fit')
+    if len(inputs) not in (0, m[1]) or (inputs > m[0]).any():
+        raise ValueError("the counts of its inputs do not fit")
     coder = _queue.RangeDecoder(code)
-    mask = coder.decode(_bernoulli, _chances(inputs, m[0], m) if len(inputs) else _chances(kept, m[0]*m[1], m)).astype(bool).reshape(shape)
-    if mask.sum()!=kept or (len(inputs) and (mask.reshape(m).sum(0)!=inputs).any()): raise ValueError(f'it keeps {mask.sum()} weights instead of {kept}')
+    mask = (
+        coder.decode(
+            _bernoulli, _chances(inputs, m[0], m) if len(inputs) else _chances(kept, m[0] * m[1], m)
+        )
+        .astype(bool)
+        .reshape(shape)
+    )
+    if mask.sum() != kept or (len(inputs) and (mask.reshape(m).sum(0) != inputs).any()):
+        raise ValueError(f"it keeps {mask.sum()} weights instead of {kept}")
     return mask
 
 # %% ../nbs/08_ticket.ipynb #66a16775
 FORMAT = 1
 
+
 def _seed_sum(model, initial):
     "SHA-256 of the weights that the seed has to give back: of frozen ones (where only signs are used, of these), and of initial ones"
-    h,row,s = hashlib.sha256(),METHODS[model.subnet['method']],model.subnet
-    for k,m in weighted(model).items() if initial or row.weights=='frozen' else ():
-        w = draw_weight(m.weight.shape, s['seed'], k, s['init'], draw=s['draw']) if initial else m.parametrizations.weight.original
+    h, row, s = hashlib.sha256(), METHODS[model.subnet["method"]], model.subnet
+    for k, m in weighted(model).items() if initial or row.weights == "frozen" else ():
+        w = (
+            draw_weight(m.weight.shape, s["seed"], k, s["init"], draw=s["draw"])
+            if initial
+            else m.parametrizations.weight.original
+        )
         w = w.detach().cpu().contiguous().numpy()
-        h.update(np.packbits(w<0).tobytes() if row.weight_bits==1 and not initial else w.tobytes())
+        h.update(
+            np.packbits(w < 0).tobytes() if row.weight_bits == 1 and not initial else w.tobytes()
+        )
     return h.hexdigest()
 
 # %% ../nbs/08_ticket.ipynb #c24d7c68
 def _layer_tensors(layer, mask, row):
     "What a ticket holds of a masked layer: `mask`, `inputs`, and as needed `gain`, `weights` or `signs`"
-    w,m = layer.parametrizations.weight.original.detach().cpu(),mask.cpu()
-    code,inputs = encode(m.numpy())
+    w, m = layer.parametrizations.weight.original.detach().cpu(), mask.cpu()
+    code, inputs = encode(m.numpy())
     out = dict(mask=torch.from_numpy(code), inputs=torch.from_numpy(inputs))
-    if row.weight_bits==1: out['gain'] = gain(w, m)
-    if row.weights!='frozen': out |= dict(weights=w[m]) if row.weight_bits==32 else dict(signs=torch.from_numpy(np.packbits(w[m].numpy()<0)))
+    if row.weight_bits == 1:
+        out["gain"] = gain(w, m)
+    if row.weights != "frozen":
+        out |= (
+            dict(weights=w[m])
+            if row.weight_bits == 32
+            else dict(signs=torch.from_numpy(np.packbits(w[m].numpy() < 0)))
+        )
     return out
 
 # %% ../nbs/08_ticket.ipynb #2056efeb
-def _file_bytes(header, tensors): return tensor_bytes(tensors, {'mplt': json.dumps(header, sort_keys=True)})
+def _file_bytes(header, tensors):
+    return tensor_bytes(tensors, {"mplt": json.dumps(header, sort_keys=True)})
+
 
 def _sealed(header, tensors):
     "SHA-256 of everything in the file but itself: the header, and each tensor's name, type, shape and bytes"
-    h = hashlib.sha256(json.dumps({k: v for k,v in header.items() if k!='sha256'}, sort_keys=True).encode())
-    for k,v in sorted(tensors.items()): h.update(repr((k, str(v.dtype), tuple(v.shape))).encode()+v.contiguous().numpy().tobytes())
+    h = hashlib.sha256(
+        json.dumps({k: v for k, v in header.items() if k != "sha256"}, sort_keys=True).encode()
+    )
+    for k, v in sorted(tensors.items()):
+        h.update(
+            repr((k, str(v.dtype), tuple(v.shape))).encode() + v.contiguous().numpy().tobytes()
+        )
     return h.hexdigest()
 
 # %% ../nbs/08_ticket.ipynb #25e6257a
 def save(
-    path, # File to write, .safetensors
-    model:nn.Module, # From `as_subnet`
-    initial:bool=False, # Of a method with cycles: the lottery ticket itself, the mask with the initial weights
-    **facts, # Anything JSON can hold: data set, accuracy, hash of the configuration
-)->int: # Size of the file in bytes
+    path,  # File to write, .safetensors
+    model: nn.Module,  # From `as_subnet`
+    initial: bool = False,  # Of a method with cycles: the lottery ticket itself, the mask with the initial weights
+    **facts,  # Anything JSON can hold: data set, accuracy, hash of the configuration
+) -> int:  # Size of the file in bytes
     "Write a ticket: what the seed cannot give back, and nothing else"
-    row,found,layers = METHODS[subnet_of(model)['method']],masks(model),weighted(model)
-    if initial: _check_initial(model, row)
-    tensors = {} if initial else {k: v.detach().cpu().contiguous() for k,v in model.state_dict().items() if not _rebuilt(k)}
-    for k,v in tensors.items(): _check_plain(k, v)
-    for k,m in found.items():
-        for name,v in _layer_tensors(layers[k], m, row).items():
-            if not initial or name in ('mask','inputs'): tensors[f'{k}.{name}'] = v
-    tensors = {k: v for k,v in tensors.items() if v.numel()}
-    subnet = {k: v for k,v in model.subnet.items() if k!='draw' or initial} # what was trained replaces what was drawn
-    header = dict(format=FORMAT, spec=getattr(model, 'spec', None), subnet=subnet, initial=initial, kept={k: int(m.count_nonzero()) for k,m in found.items()}, seed_sha256=_seed_sum(model, initial))
-    if (clash := set(facts) & {*header,'sha256'}): raise UserError(f"fact {min(clash)!r} has a name that the ticket needs itself: give it another one")
-    try: header = json.loads(json.dumps(header|facts)) # as it will be read
-    except (TypeError,ValueError) as e: raise UserError(f"a fact cannot be written as JSON ({e}): give numbers, strings, lists and dicts of them") from None
-    raw = _file_bytes(header|dict(sha256=_sealed(header, tensors)), tensors)
-    with replacing(path) as tmp: tmp.write_bytes(raw)
+    row, found, layers = METHODS[subnet_of(model)["method"]], masks(model), weighted(model)
+    if initial:
+        _check_initial(model, row)
+    tensors = (
+        {}
+        if initial
+        else {
+            k: v.detach().cpu().contiguous()
+            for k, v in model.state_dict().items()
+            if not _rebuilt(k)
+        }
+    )
+    for k, v in tensors.items():
+        _check_plain(k, v)
+    for k, m in found.items():
+        for name, v in _layer_tensors(layers[k], m, row).items():
+            if not initial or name in ("mask", "inputs"):
+                tensors[f"{k}.{name}"] = v
+    tensors = {k: v for k, v in tensors.items() if v.numel()}
+    subnet = {
+        k: v for k, v in model.subnet.items() if k != "draw" or initial
+    }  # what was trained replaces what was drawn
+    header = dict(
+        format=FORMAT,
+        spec=getattr(model, "spec", None),
+        subnet=subnet,
+        initial=initial,
+        kept={k: int(m.count_nonzero()) for k, m in found.items()},
+        seed_sha256=_seed_sum(model, initial),
+    )
+    if clash := set(facts) & {*header, "sha256"}:
+        raise UserError(
+            f"fact {min(clash)!r} has a name that the ticket needs itself: give it another one"
+        )
+    try:
+        header = json.loads(json.dumps(header | facts))  # as it will be read
+    except (TypeError, ValueError) as e:
+        raise UserError(
+            f"a fact cannot be written as JSON ({e}): give numbers, strings, lists and dicts of them"
+        ) from None
+    raw = _file_bytes(header | dict(sha256=_sealed(header, tensors)), tensors)
+    with replacing(path) as tmp:
+        tmp.write_bytes(raw)
     return len(raw)
 
 # %% ../nbs/08_ticket.ipynb #415992db
 def _check_initial(model, row):
     "Can seed and mask give the whole network back?"
-    if not row.cycles: raise UserError(f"initial does not fit method {model.subnet['method']!r}: only methods with cycles go back to their initial weights")
-    if (other := foreign(model)): raise UserError(f"parameter {other[0]!r} belongs to neither a convolution, a linear layer nor batch normalisation: the seed cannot give it back")
+    if not row.cycles:
+        raise UserError(
+            f"initial does not fit method {model.subnet['method']!r}: only methods with cycles go back to their initial weights"
+        )
+    if other := foreign(model):
+        raise UserError(
+            f"parameter {other[0]!r} belongs to neither a convolution, a linear layer nor batch normalisation: the seed cannot give it back"
+        )
 
 # %% ../nbs/08_ticket.ipynb #475cc14e
-def _rebuilt(name): return 'parametrizations' in name.split('.') or name.endswith('num_batches_tracked') # what `load` makes anew
+def _rebuilt(name):
+    return "parametrizations" in name.split(".") or name.endswith(
+        "num_batches_tracked"
+    )  # what `load` makes anew
+
 
 def _check_plain(name, tensor):
     "What a network's own tensors in a ticket have to be"
-    if tensor.dtype!=torch.float32 or not tensor.isfinite().all() or (name.endswith('running_var') and (tensor<0).any()):
-        raise UserError(f"{name} does not fit into a ticket: expected finite 32-bit floats, and no negative variances")
+    if (
+        tensor.dtype != torch.float32
+        or not tensor.isfinite().all()
+        or (name.endswith("running_var") and (tensor < 0).any())
+    ):
+        raise UserError(
+            f"{name} does not fit into a ticket: expected finite 32-bit floats, and no negative variances"
+        )
 
 # %% ../nbs/08_ticket.ipynb #124da51e
-MAX_BYTES,MAX_WEIGHTS,MAX_IMAGE = 2**31,2**27,2**18
+MAX_BYTES, MAX_WEIGHTS, MAX_IMAGE = 2**31, 2**27, 2**18
 
 # %% ../nbs/08_ticket.ipynb #3b97a9b6
 def _open(path):
     "Header and tensors of a sound file"
     path = Path(path)
-    if not path.is_file(): raise UserError(f"{path} is missing: expected the file of a ticket")
-    if path.stat().st_size>MAX_BYTES: raise UserError(f"{path} has {path.stat().st_size} bytes: a ticket has at most {MAX_BYTES}")
+    if not path.is_file():
+        raise UserError(f"{path} is missing: expected the file of a ticket")
+    if path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{path} has {path.stat().st_size} bytes: a ticket has at most {MAX_BYTES}")
     try:
         raw = path.read_bytes()
-        header = json.loads(json.loads(raw[8:8+int.from_bytes(raw[:8], 'little')])['__metadata__']['mplt'])
+        header = json.loads(
+            json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]["mplt"]
+        )
         tensors = read_tensors(raw)
-    except (OSError,SafetensorError,TypeError,KeyError,ValueError,RecursionError,OverflowError,AttributeError) as e: raise UserError(f"{path} is not a ticket ({type(e).__name__}: {e}): expected a safetensors file written by mplt") from None
-    if not isinstance(header, dict) or header.get('format')!=FORMAT: raise UserError(f"{path} has format {header.get('format') if isinstance(header, dict) else header!r}: this version of mplt reads format {FORMAT}")
-    if header.get('sha256')!=_sealed(header, tensors): raise UserError(f"{path} is damaged: its content does not match its checksum; get it again")
-    return header,tensors
+    except (
+        OSError,
+        SafetensorError,
+        TypeError,
+        KeyError,
+        ValueError,
+        RecursionError,
+        OverflowError,
+        AttributeError,
+    ) as e:
+        raise UserError(
+            f"{path} is not a ticket ({type(e).__name__}: {e}): expected a safetensors file written by mplt"
+        ) from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise UserError(
+            f"{path} has format {header.get('format') if isinstance(header, dict) else header!r}: this version of mplt reads format {FORMAT}"
+        )
+    if header.get("sha256") != _sealed(header, tensors):
+        raise UserError(f"{path} is damaged: its content does not match its checksum; get it again")
+    return header, tensors
 
 # %% ../nbs/08_ticket.ipynb #c2581309
 def _typed(o, name, kinds, ok=lambda v: True):
-    if isinstance(o, bool) or not isinstance(o, kinds) or not ok(o): raise ValueError(f'{name} is {o!r}')
+    if isinstance(o, bool) or not isinstance(o, kinds) or not ok(o):
+        raise ValueError(f"{name} is {o!r}")
 
 # %% ../nbs/08_ticket.ipynb #cb512b05
 def _check_header(header):
     "Types and ranges of what the header says; raises ValueError or UserError"
-    subnet,spec,kept = header['subnet'],header['spec'],header['kept']
-    for name,o in dict(subnet=subnet, kept=kept, **({} if spec is None else dict(spec=spec))).items(): _typed(o, name, dict)
-    _typed(subnet['seed'], 'seed', int, lambda v: 0<=v<2**32)
-    _typed(subnet['sparsity'], 'sparsity', (int,float), lambda v: 0<=v<1)
-    if subnet['method'] not in METHODS: raise ValueError(f"unknown method {subnet['method']!r}")
-    shape = subnet['in_shape']
-    if shape is not None: _typed(shape, 'in_shape', list, lambda v: 0<len(v)<=4 and all(type(o) is int and 0<o<=MAX_IMAGE for o in v) and prod(v)<=MAX_IMAGE)
+    subnet, spec, kept = header["subnet"], header["spec"], header["kept"]
+    for name, o in dict(
+        subnet=subnet, kept=kept, **({} if spec is None else dict(spec=spec))
+    ).items():
+        _typed(o, name, dict)
+    _typed(subnet["seed"], "seed", int, lambda v: 0 <= v < 2**32)
+    _typed(subnet["sparsity"], "sparsity", (int, float), lambda v: 0 <= v < 1)
+    if subnet["method"] not in METHODS:
+        raise ValueError(f"unknown method {subnet['method']!r}")
+    shape = subnet["in_shape"]
+    if shape is not None:
+        _typed(
+            shape,
+            "in_shape",
+            list,
+            lambda v: (
+                0 < len(v) <= 4
+                and all(type(o) is int and 0 < o <= MAX_IMAGE for o in v)
+                and prod(v) <= MAX_IMAGE
+            ),
+        )
     if spec:
-        if spec['in_shape']!=shape: raise ValueError(f"in_shape is {spec['in_shape']!r} in one place and {shape!r} in another")
-        _typed(spec['num_classes'], 'num_classes', int, lambda v: 0<v<=10**6)
-        _typed(spec['width'], 'width', (int,float), lambda v: 0<v<=1000)
+        if spec["in_shape"] != shape:
+            raise ValueError(
+                f"in_shape is {spec['in_shape']!r} in one place and {shape!r} in another"
+            )
+        _typed(spec["num_classes"], "num_classes", int, lambda v: 0 < v <= 10**6)
+        _typed(spec["width"], "width", (int, float), lambda v: 0 < v <= 1000)
 
 # %% ../nbs/08_ticket.ipynb #0c2b140f
 def check_size(
-    model:nn.Module, # Any network, also one without numbers
-)->int: # Its weights
+    model: nn.Module,  # Any network, also one without numbers
+) -> int:  # Its weights
     "Refuse a network that is too large for a ticket"
     total = sum(m.weight.numel() for m in weighted(model).values())
-    if total>MAX_WEIGHTS: raise UserError(f'the network has {total} weights, a ticket at most {MAX_WEIGHTS}: take a smaller width')
+    if total > MAX_WEIGHTS:
+        raise UserError(
+            f"the network has {total} weights, a ticket at most {MAX_WEIGHTS}: take a smaller width"
+        )
     return total
 
 # %% ../nbs/08_ticket.ipynb #f0012f39
 def _check_layers(model, header):
     "Is the number of weights sane, and do the masks keep what the sparsity says? Raises ValueError"
-    sizes,subnet,kept = {k: m.weight.numel() for k,m in weighted(model).items()},header['subnet'],header['kept']
+    sizes, subnet, kept = (
+        {k: m.weight.numel() for k, m in weighted(model).items()},
+        header["subnet"],
+        header["kept"],
+    )
     total = check_size(model)
-    expected = {k: n-removed(n, subnet['sparsity']) for k,n in sizes.items()} if subnet['method']!='dense' else {}
-    if subnet.get('scope')=='global':
-        for k,n in sizes.items(): _typed(kept[k], f'kept of {k}', int, lambda v: 0<=v<=n)
-        if len(kept)==len(sizes) and sum(kept.values())==total-removed(total, subnet['sparsity']): return
-    if kept!=expected: raise ValueError(f"its layers keep {kept}, expected {expected}" + (' in all' if subnet.get('scope')=='global' else ''))
+    expected = (
+        {k: n - removed(n, subnet["sparsity"]) for k, n in sizes.items()}
+        if subnet["method"] != "dense"
+        else {}
+    )
+    if subnet.get("scope") == "global":
+        for k, n in sizes.items():
+            _typed(kept[k], f"kept of {k}", int, lambda v: 0 <= v <= n)
+        if len(kept) == len(sizes) and sum(kept.values()) == total - removed(
+            total, subnet["sparsity"]
+        ):
+            return
+    if kept != expected:
+        raise ValueError(
+            f"its layers keep {kept}, expected {expected}"
+            + (" in all" if subnet.get("scope") == "global" else "")
+        )
 
 # %% ../nbs/08_ticket.ipynb #19ba5f34
 def info(
-    path, # File of a ticket
-)->dict: # The header
+    path,  # File of a ticket
+) -> dict:  # The header
     "What a ticket says of itself; raises `UserError` if it is not a sound one"
     return _open(path)[0]
 
 # %% ../nbs/08_ticket.ipynb #53079037
 def load(
-    path, # File of a ticket
-    model:nn.Module=None, # For a ticket of a network that `build` does not know: the same network, unconverted, to be filled
-)->nn.Module: # A plain network (no parametrizations), in evaluation mode
+    path,  # File of a ticket
+    model: nn.Module = None,  # For a ticket of a network that `build` does not know: the same network, unconverted, to be filled
+) -> nn.Module:  # A plain network (no parametrizations), in evaluation mode
     "Rebuild a network from its ticket; raises `UserError` if its weights would not be exact"
-    header,tensors = _open(path)
+    header, tensors = _open(path)
     try:
         _check_header(header)
         if model is None:
-            if not header['spec']: raise ValueError('it is of a network that mplt does not build: from Python, give load() that network as `model`')
-            with torch.device('meta'): _check_layers(build(**header['spec']), header)
-            model = build(**header['spec'])
+            if not header["spec"]:
+                raise ValueError(
+                    "it is of a network that mplt does not build: from Python, give load() that network as `model`"
+                )
+            with torch.device("meta"):
+                _check_layers(build(**header["spec"]), header)
+            model = build(**header["spec"])
         _check_layers(model, header)
         _rebuild(model, header, tensors)
-        del model.subnet # it is a plain network now
+        del model.subnet  # it is a plain network now
         return model.eval().requires_grad_(False)
-    except (UserError,KeyError,ValueError,TypeError,RuntimeError,AttributeError,OverflowError,MemoryError) as e:
-        raise UserError(f"{path} cannot be rebuilt: {f'{e} is missing' if isinstance(e, KeyError) else ' '.join(str(e).split())}") from e
+    except (
+        UserError,
+        KeyError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+    ) as e:
+        raise UserError(
+            f"{path} cannot be rebuilt: {f'{e} is missing' if isinstance(e, KeyError) else ' '.join(str(e).split())}"
+        ) from e
 
 # %% ../nbs/08_ticket.ipynb #0b929384
 def _rebuild(model, header, tensors):
     "Fill a network that is as new"
-    as_subnet(model, **header['subnet'])
-    row,initial = METHODS[header['subnet']['method']],header.get('initial', False)
-    if _seed_sum(model, initial)!=header['seed_sha256']: raise ValueError(f"seed {header['subnet']['seed']} does not give back its random weights here")
-    for k,m in weighted(model).items():
-        if k in header['kept']: _settle(k, m, tensors, header['kept'][k], row, initial)
-    if initial and not tensors: return
-    own = {k: v for k,v in model.state_dict().items() if _rebuilt(k) or k.removesuffix('.weight') in header['kept']}
-    for k,v in tensors.items():
+    as_subnet(model, **header["subnet"])
+    row, initial = METHODS[header["subnet"]["method"]], header.get("initial", False)
+    if _seed_sum(model, initial) != header["seed_sha256"]:
+        raise ValueError(
+            f"seed {header['subnet']['seed']} does not give back its random weights here"
+        )
+    for k, m in weighted(model).items():
+        if k in header["kept"]:
+            _settle(k, m, tensors, header["kept"][k], row, initial)
+    if initial and not tensors:
+        return
+    own = {
+        k: v
+        for k, v in model.state_dict().items()
+        if _rebuilt(k) or k.removesuffix(".weight") in header["kept"]
+    }
+    for k, v in tensors.items():
         _check_plain(k, v)
-        if k in own: raise ValueError(f'{k} does not belong there')
-    model.load_state_dict(own|tensors)
+        if k in own:
+            raise ValueError(f"{k} does not belong there")
+    model.load_state_dict(own | tensors)
 
 # %% ../nbs/08_ticket.ipynb #badb4f65
 def _mask(name, code, inputs, kept, like):
     "The mask of a layer, as numbers in the memory format of `like`"
-    if (code.dtype,inputs.dtype,code.ndim,inputs.ndim)!=(torch.uint32,torch.uint16,1,1): raise ValueError(f'the mask of {name} is not a code')
-    try: mask = decode(code.numpy(), inputs.numpy(), kept, tuple(like.shape))
-    except (ValueError,AssertionError) as e: raise ValueError(f'the mask of {name} does not fit: {e}') from None
+    if (code.dtype, inputs.dtype, code.ndim, inputs.ndim) != (torch.uint32, torch.uint16, 1, 1):
+        raise ValueError(f"the mask of {name} is not a code")
+    try:
+        mask = decode(code.numpy(), inputs.numpy(), kept, tuple(like.shape))
+    except (ValueError, AssertionError) as e:
+        raise ValueError(f"the mask of {name} does not fit: {e}") from None
     return torch.empty_like(like).copy_(torch.from_numpy(mask))
 
 # %% ../nbs/08_ticket.ipynb #a39ef3c0
 def _trained(name, mask, kept, tensors, bits):
     "The trained weights of a layer (for signs: ±1), 0 where removed"
-    kind,dtype,n = ('weights',torch.float32,kept) if bits==32 else ('signs',torch.uint8,-(-kept//8))
-    v = tensors.pop(f'{name}.{kind}', torch.empty(0, dtype=dtype))
-    if v.dtype!=dtype or v.shape!=(n,) or not v.isfinite().all(): raise ValueError(f'the {kind} of {name} do not fit: {v.dtype} {tuple(v.shape)}, expected {n} finite numbers of {dtype}')
+    kind, dtype, n = (
+        ("weights", torch.float32, kept) if bits == 32 else ("signs", torch.uint8, -(-kept // 8))
+    )
+    v = tensors.pop(f"{name}.{kind}", torch.empty(0, dtype=dtype))
+    if v.dtype != dtype or v.shape != (n,) or not v.isfinite().all():
+        raise ValueError(
+            f"the {kind} of {name} do not fit: {v.dtype} {tuple(v.shape)}, expected {n} finite numbers of {dtype}"
+        )
     w = torch.zeros_like(mask)
-    w[mask.bool()] = v if bits==32 else 1-2*torch.from_numpy(np.unpackbits(v.numpy(), count=kept)).float()
+    w[mask.bool()] = (
+        v if bits == 32 else 1 - 2 * torch.from_numpy(np.unpackbits(v.numpy(), count=kept)).float()
+    )
     return w
 
 # %% ../nbs/08_ticket.ipynb #aefa759c
 def _settle(name, layer, tensors, kept, row, initial):
     "Put the used weight in the place of weight and parametrization; what it took is removed from `tensors`"
     w = layer.parametrizations.weight.original.detach()
-    mask = _mask(name, tensors.pop(f'{name}.mask'), tensors.pop(f'{name}.inputs', torch.empty(0, dtype=torch.uint16)), kept, w)
-    if row.weights!='frozen' and not initial: w = _trained(name, mask, kept, tensors, row.weight_bits)
-    used = used_weight(w, mask, 1) if initial and row.weight_bits==1 else w*mask
-    if row.weight_bits==1 and not initial:
-        alpha = tensors.pop(f'{name}.gain')
-        if alpha.shape or alpha.dtype!=torch.float32 or not (kept==0)==(alpha==0) or not 0<=alpha<float('inf'): raise ValueError(f'the gain of {name} is {alpha.tolist()}')
-        used = torch.copysign(mask*alpha, w)
-    parametrize.remove_parametrizations(layer, 'weight', leave_parametrized=False)
+    mask = _mask(
+        name,
+        tensors.pop(f"{name}.mask"),
+        tensors.pop(f"{name}.inputs", torch.empty(0, dtype=torch.uint16)),
+        kept,
+        w,
+    )
+    if row.weights != "frozen" and not initial:
+        w = _trained(name, mask, kept, tensors, row.weight_bits)
+    used = used_weight(w, mask, 1) if initial and row.weight_bits == 1 else w * mask
+    if row.weight_bits == 1 and not initial:
+        alpha = tensors.pop(f"{name}.gain")
+        if (
+            alpha.shape
+            or alpha.dtype != torch.float32
+            or not (kept == 0) == (alpha == 0)
+            or not 0 <= alpha < float("inf")
+        ):
+            raise ValueError(f"the gain of {name} is {alpha.tolist()}")
+        used = torch.copysign(mask * alpha, w)
+    parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
     layer.weight = nn.Parameter(used)

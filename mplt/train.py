@@ -7,7 +7,13 @@ __all__ = ['DEVICES', 'OPTIMIZERS', 'PRECISIONS', 'log', 'device', 'evaluate', '
            'Stopped', 'StopSignal', 'save_state', 'load_state', 'epoch', 'check_batch_size', 'fit']
 
 # %% ../nbs/07_train.ipynb #d51d7915
-import ctypes,logging,math,signal,sys,threading,time
+import ctypes
+import logging
+import math
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,254 +23,404 @@ from torch import nn
 from torch.nn.utils import parametrize
 from tqdm import tqdm
 
-from .data import Images,Source,batches
-from .errors import UserError,pick,replacing
-from .prune import rewind,snapshot,sparsity_at
-from .subnet import METHODS,set_sparsity,subnet_of
+from .data import Images, Source, batches
+from .errors import UserError, pick, replacing
+from .prune import rewind, snapshot, sparsity_at
+from .subnet import METHODS, set_sparsity, subnet_of
 
 # %% ../nbs/07_train.ipynb #11d1db76
-DEVICES = ('auto','cpu','cuda','mps')
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
 
 def device(
-    name:str='auto', # A name in `DEVICES`
-)->torch.device: # One that is there
+    name: str = "auto",  # A name in `DEVICES`
+) -> torch.device:  # One that is there
     "The device to compute on; raises `UserError` if it is not there"
     there = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
-    name = pick(DEVICES, name, 'device')
-    if name=='auto': name = next(k for k,ok in there.items() if ok)
-    if not there[name]: raise UserError(f"device {name!r} is not available on this machine: use 'auto', or one of "+", ".join(k for k,ok in there.items() if ok))
+    name = pick(DEVICES, name, "device")
+    if name == "auto":
+        name = next(k for k, ok in there.items() if ok)
+    if not there[name]:
+        raise UserError(
+            f"device {name!r} is not available on this machine: use 'auto', or one of "
+            + ", ".join(k for k, ok in there.items() if ok)
+        )
     return torch.device(name)
 
 # %% ../nbs/07_train.ipynb #05c71616
 @torch.no_grad()
 def evaluate(
-    model:nn.Module, # Images to logits
-    images:Images, # On the device of the model
-    source:Source, # Whose statistics normalise the images
-    size:int=500, # Images in a batch
-)->tuple: # Mean cross-entropy (nats), accuracy (fraction)
+    model: nn.Module,  # Images to logits
+    images: Images,  # On the device of the model
+    source: Source,  # Whose statistics normalise the images
+    size: int = 500,  # Images in a batch
+) -> tuple:  # Mean cross-entropy (nats), accuracy (fraction)
     "Loss and accuracy on some images"
-    loss,right,training = 0.,0,model.training
+    loss, right, training = 0.0, 0, model.training
     model.eval()
     with parametrize.cached():
-        for x,y in batches(images, source, size):
+        for x, y in batches(images, source, size):
             logits = model(x)
-            loss += F.cross_entropy(logits, y, reduction='sum').item()
-            right += (logits.argmax(1)==y).sum().item()
+            loss += F.cross_entropy(logits, y, reduction="sum").item()
+            right += (logits.argmax(1) == y).sum().item()
     model.train(training)
-    return loss/len(images.y),right/len(images.y)
+    return loss / len(images.y), right / len(images.y)
 
 # %% ../nbs/07_train.ipynb #cca4ef79
 def cosine(
-    lr:float, # The highest
-    progress:float, # Fraction of the steps done, 0 to 1
-    warmup:float=0., # Fraction of the steps in which it climbs, below 1
-)->float: # Learning rate now
+    lr: float,  # The highest
+    progress: float,  # Fraction of the steps done, 0 to 1
+    warmup: float = 0.0,  # Fraction of the steps in which it climbs, below 1
+) -> float:  # Learning rate now
     "A line from 0 to `lr`, then half a cosine from `lr` to 0"
-    if progress<warmup: return lr*progress/warmup
-    return lr*(1+math.cos(math.pi*(progress-warmup)/(1-warmup)))/2
+    if progress < warmup:
+        return lr * progress / warmup
+    return lr * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
 
 # %% ../nbs/07_train.ipynb #dfd38e63
-OPTIMIZERS = dict(sgd=lambda params, lr, momentum, weight_decay, **kw: torch.optim.SGD(params, lr, momentum, weight_decay=weight_decay, **kw),
-                  adam=lambda params, lr, momentum, weight_decay, **kw: torch.optim.Adam(params, lr, (momentum,.999), weight_decay=weight_decay, **kw))
+OPTIMIZERS = dict(
+    sgd=lambda params, lr, momentum, weight_decay, **kw: torch.optim.SGD(
+        params, lr, momentum, weight_decay=weight_decay, **kw
+    ),
+    adam=lambda params, lr, momentum, weight_decay, **kw: torch.optim.Adam(
+        params, lr, (momentum, 0.999), weight_decay=weight_decay, **kw
+    ),
+)
 
 # %% ../nbs/07_train.ipynb #e3a2e4da
 def optimizer(
-    model:nn.Module, # Every parameter that requires a gradient is optimised
-    name:str, # A name in `OPTIMIZERS`
-    lr:float, # Learning rate
-    momentum:float=.9, # SGD's momentum, or Adam's first beta
-    weight_decay:float=0., # Added to the gradient, times the parameter
-): # None if there is nothing to optimise
+    model: nn.Module,  # Every parameter that requires a gradient is optimised
+    name: str,  # A name in `OPTIMIZERS`
+    lr: float,  # Learning rate
+    momentum: float = 0.9,  # SGD's momentum, or Adam's first beta
+    weight_decay: float = 0.0,  # Added to the gradient, times the parameter
+):  # None if there is nothing to optimise
     "An optimiser for the trainable parameters"
     params = [p for p in model.parameters() if p.requires_grad]
-    if params: return OPTIMIZERS[name](params, lr, momentum, weight_decay, fused=params[0].device.type in ('cpu','cuda'))
+    if params:
+        return OPTIMIZERS[name](
+            params, lr, momentum, weight_decay, fused=params[0].device.type in ("cpu", "cuda")
+        )
 
 # %% ../nbs/07_train.ipynb #ce6cadca
-PRECISIONS = ('fp32','bf16')
+PRECISIONS = ("fp32", "bf16")
 
 # %% ../nbs/07_train.ipynb #bba7044a
 def keep_memory():
     "Ask glibc not to give freed memory back; where there is another C library, nothing happens"
-    try: mallopt = ctypes.CDLL('libc.so.6').mallopt
-    except (OSError,AttributeError): return
-    mallopt(-4, 0)       # M_MMAP_MAX: large blocks come from the heap as well
-    mallopt(-1, 2**31-1) # M_TRIM_THRESHOLD: and the heap stays
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap as well
+    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap stays
 
 # %% ../nbs/07_train.ipynb #9e0c7e89
 def step(
-    model:nn.Module, # In training mode
-    opt, # From `optimizer`, or None
-    x:torch.Tensor, # (n, channels, height, width)
-    y:torch.Tensor, # Labels, (n,)
-    precision:str='fp32', # fp32 or bf16
-    label_smoothing:float=0., # Share of the target that is spread over all classes
-)->tuple: # Loss (a scalar tensor) and logits (n, classes), both detached
+    model: nn.Module,  # In training mode
+    opt,  # From `optimizer`, or None
+    x: torch.Tensor,  # (n, channels, height, width)
+    y: torch.Tensor,  # Labels, (n,)
+    precision: str = "fp32",  # fp32 or bf16
+    label_smoothing: float = 0.0,  # Share of the target that is spread over all classes
+) -> tuple:  # Loss (a scalar tensor) and logits (n, classes), both detached
     "One training step"
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision=='bf16'), torch.set_grad_enabled(opt is not None):
+    with (
+        torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"),
+        torch.set_grad_enabled(opt is not None),
+    ):
         logits = model(x)
         loss = F.cross_entropy(logits.float(), y, label_smoothing=label_smoothing)
     if opt:
         opt.zero_grad()
         loss.backward()
         opt.step()
-    return loss.detach(),logits.detach()
+    return loss.detach(), logits.detach()
 
 # %% ../nbs/07_train.ipynb #4d8cc2cd
-log = logging.getLogger('mplt')
+log = logging.getLogger("mplt")
 
 # %% ../nbs/07_train.ipynb #44feff78
-class Stopped(Exception): "Training was asked to stop, and its state is saved if it has a file; the arguments are a sentence and the signal's number"
+class Stopped(Exception):
+    "Training was asked to stop, and its state is saved if it has a file; the arguments are a sentence and the signal's number"
 
 # %% ../nbs/07_train.ipynb #409388d8
 class StopSignal:
     "While active, SIGINT and SIGTERM are noted in `number` instead of ending the process"
+
     number = None
-    def _note(self, number, frame): self.number = number
+
+    def _note(self, number, frame):
+        self.number = number
+
     def __enter__(self):
-        main = threading.current_thread() is threading.main_thread() # elsewhere Python cannot handle signals
-        self.old = {s: signal.signal(s, self._note) for s in (signal.SIGINT,signal.SIGTERM)} if main else {}
+        main = (
+            threading.current_thread() is threading.main_thread()
+        )  # elsewhere Python cannot handle signals
+        self.old = (
+            {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+            if main
+            else {}
+        )
         return self
+
     def __exit__(self, error, *_):
-        for s,handler in self.old.items(): signal.signal(s, handler)
-        if self.number and not error: signal.raise_signal(self.number) # it came too late for the loop
+        for s, handler in self.old.items():
+            signal.signal(s, handler)
+        if self.number and not error:
+            signal.raise_signal(self.number)  # it came too late for the loop
 
 # %% ../nbs/07_train.ipynb #75f642d7
 def save_state(
-    path, # File to write
-    state:dict, # Tensors, numbers, strings, and lists and dicts of them
+    path,  # File to write
+    state: dict,  # Tensors, numbers, strings, and lists and dicts of them
 ):
     "Replace the file in one move"
     with replacing(path) as tmp:
-        try: torch.save(state, tmp)
-        except RuntimeError as e: raise OSError(e) from e # PyTorch's word for a full disk
+        try:
+            torch.save(state, tmp)
+        except RuntimeError as e:
+            raise OSError(e) from e  # PyTorch's word for a full disk
 
 # %% ../nbs/07_train.ipynb #68f31fb3
 def load_state(
-    path, # File from `save_state`
-)->dict: # With all tensors on the CPU
+    path,  # File from `save_state`
+) -> dict:  # With all tensors on the CPU
     "Read a state; raises `UserError` if it is damaged"
-    try: return torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: raise UserError(f"{path} is damaged ({type(e).__name__}): delete it to start this run afresh") from e
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:
+        raise UserError(
+            f"{path} is damaged ({type(e).__name__}): delete it to start this run afresh"
+        ) from e
 
 # %% ../nbs/07_train.ipynb #35c3dcf2
-def _start(): return dict(cycle=0, epoch=0, step=0)|_since()
+def _start():
+    return dict(cycle=0, epoch=0, step=0) | _since()
 
-def _since(): return dict(sums=torch.zeros(3), seconds=0.) # since the last row: images, their losses, right answers
+
+def _since():
+    return dict(
+        sums=torch.zeros(3), seconds=0.0
+    )  # since the last row: images, their losses, right answers
 
 # %% ../nbs/07_train.ipynb #eee45cb9
 def _row(model, parts, source, cfg, at, steps, lr):
     "Look at the validation images, and sum up what happened since the last row"
-    (n,loss,right),seconds = at['sums'].tolist(),at['seconds']
-    val_loss,val_accuracy = evaluate(model, parts.val, source)
+    (n, loss, right), seconds = at["sums"].tolist(), at["seconds"]
+    val_loss, val_accuracy = evaluate(model, parts.val, source)
     at.update(_since())
-    past = at['cycle']*(cfg.epochs-cfg.rewind_epoch)+at['epoch'] # epochs of this run before this one; later cycles begin at rewind_epoch
-    return dict(cycle=at['cycle'], epoch=at['epoch']+1, iteration=past*steps+at['step'], sparsity=model.subnet['sparsity'], lr=lr, train_loss=loss/n, train_accuracy=right/n,
-                val_loss=val_loss, val_accuracy=val_accuracy, seconds=seconds, images_per_second=n/seconds)
+    past = (
+        at["cycle"] * (cfg.epochs - cfg.rewind_epoch) + at["epoch"]
+    )  # epochs of this run before this one; later cycles begin at rewind_epoch
+    return dict(
+        cycle=at["cycle"],
+        epoch=at["epoch"] + 1,
+        iteration=past * steps + at["step"],
+        sparsity=model.subnet["sparsity"],
+        lr=lr,
+        train_loss=loss / n,
+        train_accuracy=right / n,
+        val_loss=val_loss,
+        val_accuracy=val_accuracy,
+        seconds=seconds,
+        images_per_second=n / seconds,
+    )
 
 # %% ../nbs/07_train.ipynb #a6af4484
 def epoch(
-    model:nn.Module, # From `as_subnet`
-    opt, # From `optimizer`, or None
-    parts:SimpleNamespace, # `train` and `val` images, on the model's device
-    source:Source, # Statistics and augmentation
-    cfg, # As for `fit`
-    at:dict, # Where the run is; kept up to date
-    stop:StopSignal, # Looked at after each step
-): # Yields rows
+    model: nn.Module,  # From `as_subnet`
+    opt,  # From `optimizer`, or None
+    parts: SimpleNamespace,  # `train` and `val` images, on the model's device
+    source: Source,  # Statistics and augmentation
+    cfg,  # As for `fit`
+    at: dict,  # Where the run is; kept up to date
+    stop: StopSignal,  # Looked at after each step
+):  # Yields rows
     "Train for one epoch, or for the rest of one; raises `Stopped` if asked to stop"
     model.train()
-    size,steps,n = cfg.batch_size,len(parts.train.y)//cfg.batch_size,at['cycle']*cfg.epochs+at['epoch']
-    start = time.perf_counter()-at['seconds']
+    size, steps, n = (
+        cfg.batch_size,
+        len(parts.train.y) // cfg.batch_size,
+        at["cycle"] * cfg.epochs + at["epoch"],
+    )
+    start = time.perf_counter() - at["seconds"]
     with _bar(cfg, at, steps) as bar:
-        for i,(x,y) in enumerate(batches(parts.train, source, size, cfg.seed, n, at['step'], cfg.shift), at['step']+1):
-            lr = cosine(cfg.lr, (at['epoch']+(i-1)/steps)/cfg.epochs, cfg.warmup/cfg.epochs)
-            for g in opt.param_groups if opt else (): g['lr'] = lr
-            loss,logits = step(model, opt, x, y, cfg.precision, cfg.label_smoothing)
-            _prune(model, cfg, at['cycle'], at['epoch']+i/steps)
-            at.update(step=i, sums=at['sums'].to(y.device)+torch.stack([loss.new_tensor(size), loss*size, (logits.argmax(1)==y).sum()]), seconds=time.perf_counter()-start)
-            if bar.update(size): bar.set_postfix(loss=f"{at['sums'][1]/at['sums'][0]:.3f}", accuracy=f"{at['sums'][2]/at['sums'][0]:.3f}")
-            if i==steps or (cfg.test_freq and i%cfg.test_freq==0):
+        for i, (x, y) in enumerate(
+            batches(parts.train, source, size, cfg.seed, n, at["step"], cfg.shift), at["step"] + 1
+        ):
+            lr = cosine(
+                cfg.lr, (at["epoch"] + (i - 1) / steps) / cfg.epochs, cfg.warmup / cfg.epochs
+            )
+            for g in opt.param_groups if opt else ():
+                g["lr"] = lr
+            loss, logits = step(model, opt, x, y, cfg.precision, cfg.label_smoothing)
+            _prune(model, cfg, at["cycle"], at["epoch"] + i / steps)
+            at.update(
+                step=i,
+                sums=at["sums"].to(y.device)
+                + torch.stack([loss.new_tensor(size), loss * size, (logits.argmax(1) == y).sum()]),
+                seconds=time.perf_counter() - start,
+            )
+            if bar.update(size):
+                bar.set_postfix(
+                    loss=f"{at['sums'][1] / at['sums'][0]:.3f}",
+                    accuracy=f"{at['sums'][2] / at['sums'][0]:.3f}",
+                )
+            if i == steps or (cfg.test_freq and i % cfg.test_freq == 0):
                 yield _row(model, parts, source, cfg, at, steps, lr)
                 start = time.perf_counter()
-            if stop.number and i<steps: raise Stopped(f"stopped in {_where(cfg, at)} after {i} of {steps} steps", stop.number)
+            if stop.number and i < steps:
+                raise Stopped(
+                    f"stopped in {_where(cfg, at)} after {i} of {steps} steps", stop.number
+                )
 
 # %% ../nbs/07_train.ipynb #8f355f69
-def _where(cfg, at): return (f"cycle {at['cycle']}/{cfg.cycles}, " if cfg.cycles else '')+f"epoch {at['epoch']+1}/{cfg.epochs}"
+def _where(cfg, at):
+    return (
+        f"cycle {at['cycle']}/{cfg.cycles}, " if cfg.cycles else ""
+    ) + f"epoch {at['epoch'] + 1}/{cfg.epochs}"
 
-def _bar(cfg, at, steps): return tqdm(total=steps*cfg.batch_size, initial=at['step']*cfg.batch_size, desc=_where(cfg, at), unit=' images', leave=False, disable=not sys.stderr.isatty())
+
+def _bar(cfg, at, steps):
+    return tqdm(
+        total=steps * cfg.batch_size,
+        initial=at["step"] * cfg.batch_size,
+        desc=_where(cfg, at),
+        unit=" images",
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    )
+
 
 def _prune(model, cfg, cycle, epochs):
     "Bring the model to the sparsity that it has at this moment"
-    if (now := sparsity_at(model.subnet, cfg, cycle, epochs))!=model.subnet['sparsity']: set_sparsity(model, now)
+    if (now := sparsity_at(model.subnet, cfg, cycle, epochs)) != model.subnet["sparsity"]:
+        set_sparsity(model, now)
 
 # %% ../nbs/07_train.ipynb #6dc7aacb
 def check_batch_size(
-    size:int, # Images in a batch
-    images:Images, # To train on
+    size: int,  # Images in a batch
+    images: Images,  # To train on
 ):
     "Refuse a batch that the training images cannot fill"
-    if not 0<size<=len(images.y): raise UserError(f"batch_size {size} does not fit: there are {len(images.y)} training images")
+    if not 0 < size <= len(images.y):
+        raise UserError(
+            f"batch_size {size} does not fit: there are {len(images.y)} training images"
+        )
+
 
 def _check_finite(model, row):
-    if not (math.isfinite(row['train_loss']) and all(p.isfinite().all() for p in model.parameters() if p.requires_grad)):
-        raise UserError(f"training diverged in epoch {row['epoch']} (loss {row['train_loss']:.3g}): try a lower lr")
+    if not (
+        math.isfinite(row["train_loss"])
+        and all(p.isfinite().all() for p in model.parameters() if p.requires_grad)
+    ):
+        raise UserError(
+            f"training diverged in epoch {row['epoch']} (loss {row['train_loss']:.3g}): try a lower lr"
+        )
 
 # %% ../nbs/07_train.ipynb #9558fdd4
 class _Run:
     "A run's state: rows, where it is, what its cycles go back to; in memory and on disk"
+
     def __init__(self, model, opt, cfg, path):
-        self.model,self.opt,self.cfg,self.path = model,opt,cfg,path
-        self.curves,self.at,self.start = [],_start(),METHODS[subnet_of(model)['method']].cycles and snapshot(model, opt) or None
-        if path and Path(path).exists(): self._take_up(load_state(path))
+        self.model, self.opt, self.cfg, self.path = model, opt, cfg, path
+        self.curves, self.at, self.start = (
+            [],
+            _start(),
+            METHODS[subnet_of(model)["method"]].cycles and snapshot(model, opt) or None,
+        )
+        if path and Path(path).exists():
+            self._take_up(load_state(path))
 
     def save(self):
-        keep = self.start if self.cfg.rewind_epoch else None # otherwise the seed gives it back
-        if self.path: save_state(self.path, dict(cfg=dict(vars(self.cfg)), model=self.model.state_dict(), optimizer=self.opt and self.opt.state_dict(), curves=self.curves, at=self.at, start=keep))
+        keep = self.start if self.cfg.rewind_epoch else None  # otherwise the seed gives it back
+        if self.path:
+            save_state(
+                self.path,
+                dict(
+                    cfg=dict(vars(self.cfg)),
+                    model=self.model.state_dict(),
+                    optimizer=self.opt and self.opt.state_dict(),
+                    curves=self.curves,
+                    at=self.at,
+                    start=keep,
+                ),
+            )
 
     def _take_up(self, state):
-        if state.get('cfg')!=vars(self.cfg): raise UserError(f"{self.path} is the state of a run with other settings: give another file, or delete it to start afresh")
+        if state.get("cfg") != vars(self.cfg):
+            raise UserError(
+                f"{self.path} is the state of a run with other settings: give another file, or delete it to start afresh"
+            )
         try:
-            self.model.load_state_dict(state['model'])
-            if self.opt: self.opt.load_state_dict(state['optimizer'])
-            self.curves,self.at,self.start = state['curves'],state['at'],state['start'] or self.start
-            if METHODS[self.model.subnet['method']].weights=='redrawn': self.model.subnet['draw'] = self.at['cycle']
-        except Exception as e: raise UserError(f"{self.path} does not fit this run ({type(e).__name__}): delete it to start this run afresh") from e
+            self.model.load_state_dict(state["model"])
+            if self.opt:
+                self.opt.load_state_dict(state["optimizer"])
+            self.curves, self.at, self.start = (
+                state["curves"],
+                state["at"],
+                state["start"] or self.start,
+            )
+            if METHODS[self.model.subnet["method"]].weights == "redrawn":
+                self.model.subnet["draw"] = self.at["cycle"]
+        except Exception as e:
+            raise UserError(
+                f"{self.path} does not fit this run ({type(e).__name__}): delete it to start this run afresh"
+            ) from e
 
 # %% ../nbs/07_train.ipynb #a8a2e8d1
 def fit(
-    model:nn.Module, # From `as_subnet`, on its device; for cycles with sparsity 0
-    parts:SimpleNamespace, # `train` and `val` images, on the same device
-    source:Source, # What they are images of
-    cfg, # With `epochs`, `batch_size`, `optimizer`, `lr`, `warmup`, `momentum`, `weight_decay`, `label_smoothing`, `precision`, `seed`, `sparsity`, `test_freq`, `cycles`, `rewind_epoch`, `mini_batch`, `shift`; what they mean stands at `Config` in the chapter experiment
-    path=None, # File of the state: written after each epoch and on a signal, taken up if it is there; None: not saved
-    trained=lambda cycle: None, # Called after each training with its number, from 0
-)->list: # Rows, each a dict: cycle, epoch, iteration, sparsity, lr, train_loss, train_accuracy, val_loss, val_accuracy, seconds, images_per_second
+    model: nn.Module,  # From `as_subnet`, on its device; for cycles with sparsity 0
+    parts: SimpleNamespace,  # `train` and `val` images, on the same device
+    source: Source,  # What they are images of
+    cfg,  # With `epochs`, `batch_size`, `optimizer`, `lr`, `warmup`, `momentum`, `weight_decay`, `label_smoothing`, `precision`, `seed`, `sparsity`, `test_freq`, `cycles`, `rewind_epoch`, `mini_batch`, `shift`; what they mean stands at `Config` in the chapter experiment
+    path=None,  # File of the state: written after each epoch and on a signal, taken up if it is there; None: not saved
+    trained=lambda cycle: None,  # Called after each training with its number, from 0
+) -> list:  # Rows, each a dict: cycle, epoch, iteration, sparsity, lr, train_loss, train_accuracy, val_loss, val_accuracy, seconds, images_per_second
     "Train a model (in cycles, if its method says so), or go on training it; raises `Stopped` after a signal"
     check_batch_size(cfg.batch_size, parts.train)
-    run = _Run(model, optimizer(model, cfg.optimizer, cfg.lr, cfg.momentum, cfg.weight_decay), cfg, path)
+    run = _Run(
+        model, optimizer(model, cfg.optimizer, cfg.lr, cfg.momentum, cfg.weight_decay), cfg, path
+    )
     at = run.at
     with StopSignal() as stop:
-        for cycle in range(at['cycle'], cfg.cycles+1):
-            if cycle>at['cycle']:
+        for cycle in range(at["cycle"], cfg.cycles + 1):
+            if cycle > at["cycle"]:
                 at.update(cycle=cycle, epoch=cfg.rewind_epoch)
                 _prune(model, cfg, cycle, cfg.rewind_epoch)
                 rewind(model, run.opt, run.start, cycle)
-            _prune(model, cfg, cycle, at['epoch']+at['step']/max(1, len(parts.train.y)//cfg.batch_size))
-            while at['epoch']<cfg.epochs: _train_epoch(run, parts, source, stop)
+            _prune(
+                model,
+                cfg,
+                cycle,
+                at["epoch"] + at["step"] / max(1, len(parts.train.y) // cfg.batch_size),
+            )
+            while at["epoch"] < cfg.epochs:
+                _train_epoch(run, parts, source, stop)
             trained(cycle)
     return run.curves
 
 # %% ../nbs/07_train.ipynb #f004dfa8
 def _train_epoch(run, parts, source, stop):
     "An epoch, its rows, its state on disk"
-    cfg,at = run.cfg,run.at
+    cfg, at = run.cfg, run.at
     try:
-        for row in epoch(run.model, run.opt, parts, source, cfg, at, stop): run.curves.append(row)
-    except Stopped: run.save(); raise
+        for row in epoch(run.model, run.opt, parts, source, cfg, at, stop):
+            run.curves.append(row)
+    except Stopped:
+        run.save()
+        raise
     _check_finite(run.model, row)
-    log.info(_where(cfg, at)+': loss {train_loss:.3f}, accuracy {train_accuracy:.3f}, validation {val_accuracy:.3f}, {images_per_second:.0f} images/s'.format(**row))
-    at.update(epoch=at['epoch']+1, step=0)
-    if at['cycle']==0 and 0<at['epoch']==cfg.rewind_epoch: run.start = snapshot(run.model, run.opt)
+    log.info(
+        _where(cfg, at)
+        + ": loss {train_loss:.3f}, accuracy {train_accuracy:.3f}, validation {val_accuracy:.3f}, {images_per_second:.0f} images/s".format(
+            **row
+        )
+    )
+    at.update(epoch=at["epoch"] + 1, step=0)
+    if at["cycle"] == 0 and 0 < at["epoch"] == cfg.rewind_epoch:
+        run.start = snapshot(run.model, run.opt)
     run.save()
-    if stop.number and (at['epoch']<cfg.epochs or at['cycle']<cfg.cycles): raise Stopped('stopped after '+_where(cfg, at|dict(epoch=at['epoch']-1)), stop.number)
+    if stop.number and (at["epoch"] < cfg.epochs or at["cycle"] < cfg.cycles):
+        raise Stopped("stopped after " + _where(cfg, at | dict(epoch=at["epoch"] - 1)), stop.number)

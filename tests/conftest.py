@@ -21,30 +21,43 @@ runs:
 
 def copy_tree(place):
     "The working tree as git sees it, without what it ignores"
-    files = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard'], cwd=REPO, check=True, capture_output=True, text=True).stdout.split('\n')
+    files = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=REPO,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\n")
     for f in filter(None, files):
-        if not (REPO / f).exists(): continue
+        if not (REPO / f).exists():
+            continue
         (place / f).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(REPO / f, place / f, follow_symlinks=False)
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope="session")
 def repo(tmp_path_factory):
     "The working tree, committed afresh in a folder with a space in its name, with a tiny suite"
-    place = tmp_path_factory.mktemp('a clone') / 'mplt'
+    place = tmp_path_factory.mktemp("a clone") / "mplt"
     copy_tree(place)
-    tiny = place / 'suites/tiny'
+    tiny = place / "suites/tiny"
     tiny.mkdir(parents=True)
-    (tiny / 'params.yaml').write_text(TINY)
-    shutil.copyfile(place / 'dvc.yaml', tiny / 'dvc.yaml')
-    env = os.environ | dict(PYTHONPATH=str(place), PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}', DVC_NO_ANALYTICS='1')
+    (tiny / "params.yaml").write_text(TINY)
+    shutil.copyfile(place / "dvc.yaml", tiny / "dvc.yaml")
+    env = os.environ | dict(
+        PYTHONPATH=str(place),
+        PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        DVC_NO_ANALYTICS="1",
+    )
 
     def sh(*command, cwd=tiny, ok=True):
         p = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
-        if ok: assert p.returncode == 0, p.stdout + p.stderr
+        if ok:
+            assert p.returncode == 0, p.stdout + p.stderr
         return p
-    git = ('git', '-c', 'user.name=t', '-c', 'user.email=t@example.org')
-    sh('git', 'init', '-q', cwd=place)
-    sh('git', 'add', '-A', cwd=place)
-    sh(*git, 'commit', '-qm', 'tiny', cwd=place)
-    return SimpleNamespace(path=place, tiny=tiny, results=place / 'results/tiny', sh=sh)
+
+    git = ("git", "-c", "user.name=t", "-c", "user.email=t@example.org")
+    sh("git", "init", "-q", cwd=place)
+    sh("git", "add", "-A", cwd=place)
+    sh(*git, "commit", "-qm", "tiny", cwd=place)
+    return SimpleNamespace(path=place, tiny=tiny, results=place / "results/tiny", sh=sh)

@@ -1,7 +1,9 @@
 """Small breaks of the mathematics, each of which the golden numbers have to notice.
 
 `python tests/mutants.py` breaks a copy of the package in each way and says what noticed it."""
+
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,127 +13,370 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
-Mutant = namedtuple('Mutant', 'name file old new case') # case: a golden one that has to notice it
+Mutant = namedtuple("Mutant", "name file old new case")  # case: a golden one that has to notice it
 
-MUTANTS = [Mutant(*o) for o in [
-    ('gradient of the scores', 'subnet', 'd.copy_(g).mul_(w).mul_(s.sign())', 'd.copy_(g).mul_(w)',
-     'mpt-1-32'),
-    ('gradient of trained signs', 'subnet', '(weight.abs()<=1)*gain(weight, mask)', '(weight.abs()<=1)',
-     'bnn-1-32'),
-    ('order of the mask', 'mask', 'return largest(scores.detach(), sparsity, torch.abs, near)',
-     'return largest(scores.detach(), sparsity)', 'mpt-1-32'),
-    ('weights not rewound', 'prune', "if k in start['model']: v.copy_",
-     "if k in start['model'] and 'original' not in k: v.copy_", 'imp'),
-    ('gradients not zeroed', 'train', 'opt.zero_grad()', 'pass', 'dense'),
-    ('derivative of the sign', 'binarize', 'grad*2*(1-ctx.saved_tensors[0].clip(-1,1).abs())',
-     'grad*(ctx.saved_tensors[0].abs()<=1)', 'bnn-1-1'),
-    ('smallest kept', 'mask', 'sparsity, torch.abs, near)', 'sparsity, lambda o: -o.abs(), near)',
-     'mpt-1-32'),
-    ('gain of all weights', 'binarize', '/kept.clamp(min=1)', '/weight.numel()', 'mpt-1-32'),
-    ('gain by the root mean square', 'binarize',
-     '.mul_(w).abs_().sum() for m,w in pieces(mask, weight))/kept.clamp(min=1)',
-     '.mul_(w).square_().sum() for m,w in pieces(mask, weight)).div(kept.clamp(min=1)).sqrt()', 'mpt-1-32'),
-    ('gain left out', 'subnet', 'm.mul_(alpha).copysign_(w)', 'm.copysign_(w)', 'mpt-1-32'),
-    ('gain rounded to bf16', 'subnet', 'alpha = gain(weight, mask) if',
-     'alpha = gain(weight.to(dtype), mask) if', 'bf16'),
-    ('sign of zero', 'binarize', 'torch.copysign(x.new_ones(()), x+0)', 'torch.where(x>0, 1., -1.).to(x)',
-     'mpt-1-1'),
-    ('derivative of the sign not cut', 'binarize', '.clip(-1,1).abs())', '.abs())', 'bnn-1-1'),
-    ('straight through beyond one', 'subnet', 'd_weight.mul_((weight.abs()<=1)*gain(weight, mask))',
-     'd_weight.mul_(gain(weight, mask))', 'cycles learned'),
-    ('scale of the first scores', 'subnet', '((2*u-1)/np.prod(shape[1:])**.5)',
-     '((2*u-1)*(3/np.prod(shape[1:]))**.5)', 'mpt-1-32'),
-    ('fan of the weights', 'subnet', '2/np.prod(shape[1:])/(scale_fan or 1)',
-     '2/shape[0]/(scale_fan or 1)', 'dense'),
-    ('scale of the kept fan', 'subnet', '/(scale_fan or 1))**.5', '*(scale_fan or 1))**.5', 'scaled'),
-    ('fraction of the kept fan', 'experiment', 'c.scale_fan and 1-c.sparsity',
-     'c.scale_fan and c.sparsity', 'scaled'),
-    ('scale of constant weights', 'subnet', 'z = np.where(z<0, -1., 1.)',
-     'z = np.where(z<0, -1., 1.)/2**.5', 'signed'),
-    ('sign of constant weights', 'subnet', 'z = np.where(z<0, -1., 1.)', 'z = np.where(z<0, 1., -1.)',
-     'signed'),
-    ('weights of another draw', 'subnet', "stream(seed, name, 'weight',", "stream(seed+1, name, 'weight',",
-     'dense'),
-    ('momentum of SGD', 'train', 'torch.optim.SGD(params, lr, momentum,',
-     'torch.optim.SGD(params, lr, 0.,', 'sgd'),
-    ('weight decay of SGD', 'train', 'momentum, weight_decay=weight_decay, **kw',
-     'momentum, weight_decay=0., **kw', 'sgd'),
-    ('momentum of Adam', 'train', '(momentum,.999)', '(.9,.999)', 'adam'),
-    ('second moment of Adam', 'train', '(momentum,.999)', '(momentum,.99)', 'adam'),
-    ('weight decay of Adam', 'train', '(momentum,.999), weight_decay=weight_decay',
-     '(momentum,.999), weight_decay=0.', 'adam'),
-    ('weight decay apart from the gradient', 'train', 'torch.optim.Adam(', 'torch.optim.AdamW(', 'adam'),
-    ('label smoothing', 'train', ', label_smoothing=label_smoothing)\n    if', ')\n    if',
-     'smoothing warmup'),
-    ('cosine', 'train', 'return lr*(1+math.cos(math.pi*(progress-warmup)/(1-warmup)))/2',
-     'return lr*(1-(progress-warmup)/(1-warmup))', 'dense'),
-    ('cosine one step ahead', 'train', '(i-1)/steps)/cfg.epochs', 'i/steps)/cfg.epochs', 'dense'),
-    ('warmup', 'train', 'return lr*progress/warmup', 'return lr', 'smoothing warmup'),
-    ('cosine after the warmup', 'train', '(progress-warmup)/(1-warmup)', 'progress', 'smoothing warmup'),
-    ('global as of each layer', 'mask', "if scope=='layer': return", 'if True: return', 'global'),
-    ('ramp', 'prune', '*(1-done)**3', '*(1-done)**2', 'global'),
-    ('length of the ramp', 'prune', 'min(10, cfg.epochs/2)', 'min(10, cfg.epochs)', 'global'),
-    ('number of removed weights', 'mask', 'return int(Fraction(str(sparsity))*n)',
-     'return min(n-1, -int(-Fraction(str(sparsity))*n//1))', 'plain'),
-    ('sparsities of the cycles', 'prune', 'round(1-(1-sparsity)**(cycle/cycles), 12)',
-     'round(sparsity*cycle/cycles, 12)', 'imp'),
-    ('pruned at once, not after each batch', 'prune', 'if cfg.mini_batch else 1', 'if False else 1',
-     'mini-batch'),
-    ('what came back competes again', 'subnet', '.masked_fill(~p[0].fixed, -1)', '', 'imp-reinit'),
-    ('pruned by the sign', 'subnet', 'return by.detach().abs()', 'return by.detach()', 'imp'),
-    ('weights not drawn again', 'prune', "init'], draw=cycle)", "init'], draw=0)", 'imp-reinit'),
-    ('other weights drawn again', 'prune', "model.subnet['init'], draw=cycle", 'draw=cycle',
-     'signed cycles'),
-    ('batch normalisation not rewound', 'prune', "if k in start['model']: v.copy_",
-     "if k in start['model'] and 'running' not in k: v.copy_", 'cycles learned'),
-    ('optimiser not rewound', 'prune', "opt.load_state_dict(deepcopy(start['optimizer']))", 'pass', 'imp'),
-    ('rewound before the epoch', 'train', "if at['cycle']==0 and 0<at['epoch']==cfg.rewind_epoch:",
-     'if False:', 'rewind'),
-    ('scores rewound, too', 'prune',
-     ".endswith(('.parametrizations.weight.0.fixed','.parametrizations.weight.0.scores'))",
-     ".endswith('.parametrizations.weight.0.fixed')", 'imp-score'),
-    ('last part of a batch', 'data', 'else n//size)', 'else -(-n//size))', 'dense'),
-    ('order of the images', 'data', "stream(seed, 'order', epoch)", "stream(seed, 'order', 0)", 'dense'),
-    ('another split', 'data', "stream(seed, 'validation')", "stream(0, 'validation')", 'learned'),
-    ('order of the cycles', 'train', "at['cycle']*cfg.epochs+at['epoch']", "at['epoch']", 'imp'),
-    ('normalisation', 'data', '((x-mean)/std)', '(x/std-mean)', 'dense'),
-    ('mirrored upside down', 'data', 'x.flip(-1), x)', 'x.flip(-2), x)', 'augmentation'),
-    ('always mirrored', 'data', 'draw(2).bool()', 'draw(1).bool().logical_not()', 'augmentation'),
-    ('shift', 'data', 'draw(2*shift+1), draw(2*shift+1)]', 'draw(2*shift), draw(2*shift)]', 'augmentation'),
-    ('evaluated as in training', 'train', '    model.eval()\n    with', '    with', 'learned'),
-    ('mean in the place of the largest', 'models', "yield f'{name}_pool', nn.MaxPool2d(2)",
-     "yield f'{name}_pool', nn.AvgPool2d(2)", 'bnn-1-32'),
-    ('binarised with all bits', 'experiment', 'used_weight(m.weight, m.weight!=0, 1)',
-     'used_weight(m.weight, m.weight!=0, 32)', 'binarised'),
-    ('test in the place of validation', 'experiment', '(parts.val, parts.test))\n',
-     '(parts.test, parts.val))\n', 'imp-reinit'),
-    ('precision', 'train', "enabled=precision=='bf16'", 'enabled=False', 'bf16 dense'),
-]]
+MUTANTS = [
+    Mutant(*o)
+    for o in [
+        (
+            "gradient of the scores",
+            "subnet",
+            "d.copy_(g).mul_(w).mul_(s.sign())",
+            "d.copy_(g).mul_(w)",
+            "mpt-1-32",
+        ),
+        (
+            "gradient of trained signs",
+            "subnet",
+            "(weight.abs()<=1)*gain(weight, mask)",
+            "(weight.abs()<=1)",
+            "bnn-1-32",
+        ),
+        (
+            "order of the mask",
+            "mask",
+            "return largest(scores.detach(), sparsity, torch.abs, near)",
+            "return largest(scores.detach(), sparsity)",
+            "mpt-1-32",
+        ),
+        (
+            "weights not rewound",
+            "prune",
+            "if k in start['model']: v.copy_",
+            "if k in start['model'] and 'original' not in k: v.copy_",
+            "imp",
+        ),
+        ("gradients not zeroed", "train", "opt.zero_grad()", "pass", "dense"),
+        (
+            "derivative of the sign",
+            "binarize",
+            "grad*2*(1-ctx.saved_tensors[0].clip(-1,1).abs())",
+            "grad*(ctx.saved_tensors[0].abs()<=1)",
+            "bnn-1-1",
+        ),
+        (
+            "smallest kept",
+            "mask",
+            "sparsity, torch.abs, near)",
+            "sparsity, lambda o: -o.abs(), near)",
+            "mpt-1-32",
+        ),
+        ("gain of all weights", "binarize", "/kept.clamp(min=1)", "/weight.numel()", "mpt-1-32"),
+        (
+            "gain by the root mean square",
+            "binarize",
+            ".mul_(w).abs_().sum() for m,w in pieces(mask, weight))/kept.clamp(min=1)",
+            ".mul_(w).square_().sum() for m,w in pieces(mask, weight)).div(kept.clamp(min=1)).sqrt()",
+            "mpt-1-32",
+        ),
+        ("gain left out", "subnet", "m.mul_(alpha).copysign_(w)", "m.copysign_(w)", "mpt-1-32"),
+        (
+            "gain rounded to bf16",
+            "subnet",
+            "alpha = gain(weight, mask) if",
+            "alpha = gain(weight.to(dtype), mask) if",
+            "bf16",
+        ),
+        (
+            "sign of zero",
+            "binarize",
+            "torch.copysign(x.new_ones(()), x+0)",
+            "torch.where(x>0, 1., -1.).to(x)",
+            "mpt-1-1",
+        ),
+        ("derivative of the sign not cut", "binarize", ".clip(-1,1).abs())", ".abs())", "bnn-1-1"),
+        (
+            "straight through beyond one",
+            "subnet",
+            "d_weight.mul_((weight.abs()<=1)*gain(weight, mask))",
+            "d_weight.mul_(gain(weight, mask))",
+            "cycles learned",
+        ),
+        (
+            "scale of the first scores",
+            "subnet",
+            "((2*u-1)/np.prod(shape[1:])**0.5)",
+            "((2*u-1)*(3/np.prod(shape[1:]))**.5)",
+            "mpt-1-32",
+        ),
+        (
+            "fan of the weights",
+            "subnet",
+            "2/np.prod(shape[1:])/(scale_fan or 1)",
+            "2/shape[0]/(scale_fan or 1)",
+            "dense",
+        ),
+        (
+            "scale of the kept fan",
+            "subnet",
+            "/(scale_fan or 1))**0.5",
+            "*(scale_fan or 1))**0.5",
+            "scaled",
+        ),
+        (
+            "fraction of the kept fan",
+            "experiment",
+            "c.scale_fan and 1-c.sparsity",
+            "c.scale_fan and c.sparsity",
+            "scaled",
+        ),
+        (
+            "scale of constant weights",
+            "subnet",
+            "z = np.where(z<0, -1.0, 1.0)",
+            "z = np.where(z<0, -1.0, 1.0)/2**.5",
+            "signed",
+        ),
+        (
+            "sign of constant weights",
+            "subnet",
+            "z = np.where(z<0, -1.0, 1.0)",
+            "z = np.where(z<0, 1.0, -1.0)",
+            "signed",
+        ),
+        (
+            "weights of another draw",
+            "subnet",
+            "stream(seed, name, 'weight',",
+            "stream(seed+1, name, 'weight',",
+            "dense",
+        ),
+        (
+            "momentum of SGD",
+            "train",
+            "torch.optim.SGD(params, lr, momentum,",
+            "torch.optim.SGD(params, lr, 0.,",
+            "sgd",
+        ),
+        (
+            "weight decay of SGD",
+            "train",
+            "momentum, weight_decay=weight_decay, **kw",
+            "momentum, weight_decay=0., **kw",
+            "sgd",
+        ),
+        ("momentum of Adam", "train", "(momentum,0.999)", "(.9,.999)", "adam"),
+        ("second moment of Adam", "train", "(momentum,0.999)", "(momentum,.99)", "adam"),
+        (
+            "weight decay of Adam",
+            "train",
+            "(momentum,0.999), weight_decay=weight_decay",
+            "(momentum,0.999), weight_decay=0.",
+            "adam",
+        ),
+        (
+            "weight decay apart from the gradient",
+            "train",
+            "torch.optim.Adam(",
+            "torch.optim.AdamW(",
+            "adam",
+        ),
+        (
+            "label smoothing",
+            "train",
+            ", label_smoothing=label_smoothing)\n    if",
+            ")\n    if",
+            "smoothing warmup",
+        ),
+        (
+            "cosine",
+            "train",
+            "return lr*(1+math.cos(math.pi*(progress-warmup)/(1-warmup)))/2",
+            "return lr*(1-(progress-warmup)/(1-warmup))",
+            "dense",
+        ),
+        (
+            "cosine one step ahead",
+            "train",
+            "(i-1)/steps)/cfg.epochs",
+            "i/steps)/cfg.epochs",
+            "dense",
+        ),
+        ("warmup", "train", "return lr*progress/warmup", "return lr", "smoothing warmup"),
+        (
+            "cosine after the warmup",
+            "train",
+            "(progress-warmup)/(1-warmup)",
+            "progress",
+            "smoothing warmup",
+        ),
+        (
+            "global as of each layer",
+            "mask",
+            "if scope=='layer': return",
+            "if True: return",
+            "global",
+        ),
+        ("ramp", "prune", "*(1-done)**3", "*(1-done)**2", "global"),
+        ("length of the ramp", "prune", "min(10, cfg.epochs/2)", "min(10, cfg.epochs)", "global"),
+        (
+            "number of removed weights",
+            "mask",
+            "return int(Fraction(str(sparsity))*n)",
+            "return min(n-1, -int(-Fraction(str(sparsity))*n//1))",
+            "plain",
+        ),
+        (
+            "sparsities of the cycles",
+            "prune",
+            "round(1-(1-sparsity)**(cycle/cycles), 12)",
+            "round(sparsity*cycle/cycles, 12)",
+            "imp",
+        ),
+        (
+            "pruned at once, not after each batch",
+            "prune",
+            "if cfg.mini_batch else 1",
+            "if False else 1",
+            "mini-batch",
+        ),
+        (
+            "what came back competes again",
+            "subnet",
+            ".masked_fill(~p[0].fixed, -1)",
+            "",
+            "imp-reinit",
+        ),
+        ("pruned by the sign", "subnet", "return by.detach().abs()", "return by.detach()", "imp"),
+        (
+            "weights not drawn again",
+            "prune",
+            "init'], draw=cycle)",
+            "init'], draw=0)",
+            "imp-reinit",
+        ),
+        (
+            "other weights drawn again",
+            "prune",
+            "model.subnet['init'], draw=cycle",
+            "draw=cycle",
+            "signed cycles",
+        ),
+        (
+            "batch normalisation not rewound",
+            "prune",
+            "if k in start['model']: v.copy_",
+            "if k in start['model'] and 'running' not in k: v.copy_",
+            "cycles learned",
+        ),
+        (
+            "optimiser not rewound",
+            "prune",
+            "opt.load_state_dict(deepcopy(start['optimizer']))",
+            "pass",
+            "imp",
+        ),
+        (
+            "rewound before the epoch",
+            "train",
+            "if at['cycle']==0 and 0<at['epoch']==cfg.rewind_epoch:",
+            "if False:",
+            "rewind",
+        ),
+        (
+            "scores rewound, too",
+            "prune",
+            ".endswith(('.parametrizations.weight.0.fixed','.parametrizations.weight.0.scores'))",
+            ".endswith('.parametrizations.weight.0.fixed')",
+            "imp-score",
+        ),
+        ("last part of a batch", "data", "else n//size)", "else -(-n//size))", "dense"),
+        (
+            "order of the images",
+            "data",
+            "stream(seed, 'order', epoch)",
+            "stream(seed, 'order', 0)",
+            "dense",
+        ),
+        (
+            "another split",
+            "data",
+            "stream(seed, 'validation')",
+            "stream(0, 'validation')",
+            "learned",
+        ),
+        (
+            "order of the cycles",
+            "train",
+            "at['cycle']*cfg.epochs+at['epoch']",
+            "at['epoch']",
+            "imp",
+        ),
+        ("normalisation", "data", "((x-mean)/std)", "(x/std-mean)", "dense"),
+        ("mirrored upside down", "data", "x.flip(-1), x)", "x.flip(-2), x)", "augmentation"),
+        (
+            "always mirrored",
+            "data",
+            "draw(2).bool()",
+            "draw(1).bool().logical_not()",
+            "augmentation",
+        ),
+        (
+            "shift",
+            "data",
+            "draw(2*shift+1), draw(2*shift+1)]",
+            "draw(2*shift), draw(2*shift)]",
+            "augmentation",
+        ),
+        ("evaluated as in training", "train", "    model.eval()\n    with", "    with", "learned"),
+        (
+            "mean in the place of the largest",
+            "models",
+            "yield f'{name}_pool', nn.MaxPool2d(2)",
+            "yield f'{name}_pool', nn.AvgPool2d(2)",
+            "bnn-1-32",
+        ),
+        (
+            "binarised with all bits",
+            "experiment",
+            "used_weight(m.weight, m.weight!=0, 1)",
+            "used_weight(m.weight, m.weight!=0, 32)",
+            "binarised",
+        ),
+        (
+            "test in the place of validation",
+            "experiment",
+            "(parts.val, parts.test))\n",
+            "(parts.test, parts.val))\n",
+            "imp-reinit",
+        ),
+        ("precision", "train", "enabled=precision=='bf16'", "enabled=False", "bf16 dense"),
+    ]
+]
 QUICK = MUTANTS[:6]
+
+
+def pattern(code):
+    "Finds the code however it is laid out: spaces, line breaks, trailing commas and kinds of quotes"
+    as_is = {"'": "[\"']", '"': "[\"']", ")": r",?\s*\)", "]": r",?\s*\]"}
+    return r"\s*".join(as_is.get(c, re.escape(c)) for c in code if not c.isspace())
 
 
 def found(mutant, root=REPO):
     "The file that the mutant changes, and its changed text"
-    file = root / 'mplt' / f'{mutant.file}.py'
-    text = file.read_text(encoding='utf8')
-    times = text.count(mutant.old)
-    how = f'found {times} times' if times else 'not found'
-    assert times == 1, f'{mutant.name}: old text {how} in {file.name}: write this mutant anew'
-    return file, text.replace(mutant.old, mutant.new)
+    file = root / "mplt" / f"{mutant.file}.py"
+    text, old = file.read_text(encoding="utf8"), pattern(mutant.old)
+    times = len(re.findall(old, text))
+    how = f"found {times} times" if times else "not found"
+    assert times == 1, f"{mutant.name}: old text {how} in {file.name}: write this mutant anew"
+    return file, re.sub(old, lambda _: mutant.new, text)
 
 
 def deviations(mutant, *cases):
     "Of the golden cases (all if none is named) that notice the mutant: the worst deviation, in tolerances"
     with tempfile.TemporaryDirectory() as folder:
-        for part in 'mplt', 'tests', 'data/mnist5k': shutil.copytree(REPO / part, Path(folder) / part)
-        shutil.copy(REPO / 'settings.ini', folder)
+        for part in "mplt", "tests", "data/mnist5k":
+            shutil.copytree(REPO / part, Path(folder) / part)
+        shutil.copy(REPO / "settings.ini", folder)
         file, text = found(mutant, Path(folder))
-        file.write_text(text, encoding='utf8')
-        env = os.environ | dict(PYTHONPATH=folder, OMP_NUM_THREADS='1', MPLT_THREADS='1')
-        command = [sys.executable, 'tests/test_golden.py', *cases]
+        file.write_text(text, encoding="utf8")
+        env = os.environ | dict(PYTHONPATH=folder, OMP_NUM_THREADS="1", MPLT_THREADS="1")
+        command = [sys.executable, "tests/test_golden.py", *cases]
         p = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    assert p.returncode == 0, f'{mutant.name}: it does not run, write this mutant anew\n{p.stderr[-2000:]}'
-    far = {case: float(far) for case, far, _ in (line.split(';') for line in p.stdout.splitlines())}
+    assert p.returncode == 0, (
+        f"{mutant.name}: it does not run, write this mutant anew\n{p.stderr[-2000:]}"
+    )
+    far = {case: float(far) for case, far, _ in (line.split(";") for line in p.stdout.splitlines())}
     return {case: o for case, o in far.items() if o >= 1}
 
 
@@ -142,13 +387,17 @@ def noticed(mutant):
 
 def result(mutant):
     "A line of the table, and whether all is well"
-    try: by = noticed(mutant)
-    except AssertionError as e: return str(e), False
-    return f"{mutant.name} | {', '.join(by) or 'NONE'} | {max(by.values(), default=0):.3g}", bool(by)
+    try:
+        by = noticed(mutant)
+    except AssertionError as e:
+        return str(e), False
+    return f"{mutant.name} | {', '.join(by) or 'NONE'} | {max(by.values(), default=0):.3g}", bool(
+        by
+    )
 
 
-if __name__ == '__main__':
-    print('mutant | caught by which golden cases | worst deviation/tolerance')
+if __name__ == "__main__":
+    print("mutant | caught by which golden cases | worst deviation/tolerance")
     well = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for line, ok in pool.map(result, MUTANTS):

@@ -1,4 +1,5 @@
 "The command, as the shell sees it"
+
 import itertools
 import json
 import shlex
@@ -19,148 +20,334 @@ from mplt.mask import SCOPES
 from mplt.models import ARCHS, BNS
 from mplt.subnet import INITS, METHODS
 
-RUN = 'run --method mpt-1-32 --dataset mnist5k --arch_type conv2 --width 0.1 --sparsity 0.8 --bn learned --epochs 2 --limit 100 --batch_size 20'
+RUN = "run --method mpt-1-32 --dataset mnist5k --arch_type conv2 --width 0.1 --sparsity 0.8 --bn learned --epochs 2 --limit 100 --batch_size 20"
 
 
-def mplt(args, cwd): return subprocess.run([sys.executable, '-c', 'import sys; from mplt.command import main; sys.exit(main())', *args.split()], cwd=cwd, capture_output=True, text=True)
+def mplt(args, cwd):
+    return subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from mplt.command import main; sys.exit(main())",
+            *args.split(),
+        ],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch):
     from conftest import REPO
-    monkeypatch.setenv('MPLT_DATA', str(REPO / 'data'))
+
+    monkeypatch.setenv("MPLT_DATA", str(REPO / "data"))
 
 
 def test_run_leaves_its_results_and_repeats_them(tmp_path):
-    for out in 'a', 'b':
-        p = mplt(f'{RUN} --out {out}', tmp_path)
-        assert p.returncode == 0 and 'test accuracy' in p.stdout and 'epoch 2/2:' in p.stderr, p.stderr
-    assert {f.name for f in (tmp_path / 'a').iterdir()} == {'config.json', 'state.pt', 'curves.csv', 'levels.csv', 'layers.csv', 'record.json', 'summary.csv', 'ticket.safetensors', 'lock', 'S1.png', 'S1.svg'}
-    for f in 'curves.csv', 'levels.csv', 'layers.csv', 'summary.csv', 'ticket.safetensors', 'config.json', 'S1.svg', 'S1.png': assert (tmp_path / 'a' / f).read_bytes() == (tmp_path / 'b' / f).read_bytes(), f
-    row = pd.read_csv(tmp_path / 'a/summary.csv').iloc[0]
-    assert row.weights_kept == sum(n - int(n * .8) for n in (6 * 9, 6 * 6 * 9, 6 * 14 * 14 * 26, 26 * 26, 260))
-    assert len(pd.read_csv(tmp_path / 'a/curves.csv')) == 2 and json.loads((tmp_path / 'a/config.json').read_text())['config']['bn'] == 'learned'
+    for out in "a", "b":
+        p = mplt(f"{RUN} --out {out}", tmp_path)
+        assert p.returncode == 0 and "test accuracy" in p.stdout and "epoch 2/2:" in p.stderr, (
+            p.stderr
+        )
+    assert {f.name for f in (tmp_path / "a").iterdir()} == {
+        "config.json",
+        "state.pt",
+        "curves.csv",
+        "levels.csv",
+        "layers.csv",
+        "record.json",
+        "summary.csv",
+        "ticket.safetensors",
+        "lock",
+        "S1.png",
+        "S1.svg",
+    }
+    for f in (
+        "curves.csv",
+        "levels.csv",
+        "layers.csv",
+        "summary.csv",
+        "ticket.safetensors",
+        "config.json",
+        "S1.svg",
+        "S1.png",
+    ):
+        assert (tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes(), f
+    row = pd.read_csv(tmp_path / "a/summary.csv").iloc[0]
+    assert row.weights_kept == sum(
+        n - int(n * 0.8) for n in (6 * 9, 6 * 6 * 9, 6 * 14 * 14 * 26, 26 * 26, 260)
+    )
+    assert (
+        len(pd.read_csv(tmp_path / "a/curves.csv")) == 2
+        and json.loads((tmp_path / "a/config.json").read_text())["config"]["bn"] == "learned"
+    )
 
 
-@pytest.mark.parametrize('args, says', [
-    ('run --sparsity 80', "sparsity 80.0 is out of range"), ('run --sparsity x', "sparsity 'x' is not valid"), ('run --method mpt-1-33', "did you mean 'mpt-1-32'"),
-    ('run --epochs -1', 'epochs -1 is out of range'), ('run --method mpt-1-32 --batch_size 1000 --limit 50', 'batch_size 1000 does not fit'), ('run --device tpu', "unknown device 'tpu'"),
-    ('run --sparcity .5', "unknown flag '--sparcity': did you mean '--sparsity'?"), ('run --method mpt-1-32 --out file/x', 'file/x cannot be written'), ('data fetch cifar', "did you mean 'cifar10'"),
-    ('data verify mnist --root .', 'is missing'), ('run --method dense --sparsity .5', 'removes no weights'), ('run --method mpt-1-1 --bn none', "bn 'none' does not fit"),
-    ('run --method mpt-1-32 --score', '--score does not fit --method'), ('run --method imp --reinit False', '--reinit does not fit --method'), ('run --reinit --binarize', '--reinit does not fit --binarize'),
-    ('run --sparsity .9 --prune_percent 5', 'give one of them'), ('run --mini_batch maybe', "mini_batch 'maybe' is not valid: expected True or False"), ('run --rewind_epoch 1', 'nothing would be left to train'),
-    ('run --recipe paper', '--recipe does not fit'), ('run --prune_percent 0', 'prune_percent 0.0 is out of range'), ('run --method imp --cycles 0', 'it needs at least one'),
-    ('run --arch_type resnet18 --bn none', 'its shortcuts need batch normalisation'), ('run --method random --bn learned', 'there is nothing to learn'), ('run --prune_percent 50 --epochs 99', 'nothing would be left'), ('run --method mpt-1-32 --arch conv2 --dataset mnist5k --width 30', 'take a smaller width'),
-])
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        ("run --sparsity 80", "sparsity 80.0 is out of range"),
+        ("run --sparsity x", "sparsity 'x' is not valid"),
+        ("run --method mpt-1-33", "did you mean 'mpt-1-32'"),
+        ("run --epochs -1", "epochs -1 is out of range"),
+        ("run --method mpt-1-32 --batch_size 1000 --limit 50", "batch_size 1000 does not fit"),
+        ("run --device tpu", "unknown device 'tpu'"),
+        ("run --sparcity .5", "unknown flag '--sparcity': did you mean '--sparsity'?"),
+        ("run --method mpt-1-32 --out file/x", "file/x cannot be written"),
+        ("data fetch cifar", "did you mean 'cifar10'"),
+        ("data verify mnist --root .", "is missing"),
+        ("run --method dense --sparsity .5", "removes no weights"),
+        ("run --method mpt-1-1 --bn none", "bn 'none' does not fit"),
+        ("run --method mpt-1-32 --score", "--score does not fit --method"),
+        ("run --method imp --reinit False", "--reinit does not fit --method"),
+        ("run --reinit --binarize", "--reinit does not fit --binarize"),
+        ("run --sparsity .9 --prune_percent 5", "give one of them"),
+        ("run --mini_batch maybe", "mini_batch 'maybe' is not valid: expected True or False"),
+        ("run --rewind_epoch 1", "nothing would be left to train"),
+        ("run --recipe paper", "--recipe does not fit"),
+        ("run --prune_percent 0", "prune_percent 0.0 is out of range"),
+        ("run --method imp --cycles 0", "it needs at least one"),
+        ("run --arch_type resnet18 --bn none", "its shortcuts need batch normalisation"),
+        ("run --method random --bn learned", "there is nothing to learn"),
+        ("run --prune_percent 50 --epochs 99", "nothing would be left"),
+        ("run --method mpt-1-32 --arch conv2 --dataset mnist5k --width 30", "take a smaller width"),
+    ],
+)
 def test_mistakes(args, says, tmp_path, monkeypatch, capsys):
-    (tmp_path / 'file').write_text('')
+    (tmp_path / "file").write_text("")
     monkeypatch.chdir(tmp_path)
     assert command.main(args.split()) == 2
     said = capsys.readouterr().err
     assert says in said and len(said.strip().splitlines()) == 1
-    assert [f.name for f in tmp_path.iterdir()] == ['file']
+    assert [f.name for f in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_mistake_in_the_shell(tmp_path):
-    p = mplt('run --method mpt-1-33', tmp_path)
-    assert p.returncode == 2 and p.stderr.startswith("mplt: unknown method 'mpt-1-33'") and len(p.stderr.strip().splitlines()) == 1
+    p = mplt("run --method mpt-1-33", tmp_path)
+    assert (
+        p.returncode == 2
+        and p.stderr.startswith("mplt: unknown method 'mpt-1-33'")
+        and len(p.stderr.strip().splitlines()) == 1
+    )
 
 
 def noise(name):
     "A data set of random images with the shape of `name`"
     rng = torch.Generator().manual_seed(0)
-    images = lambda n: Images(torch.randint(256, (n, *SOURCES[name].in_shape), dtype=torch.uint8, generator=rng), torch.arange(n) % 10)
+    images = lambda n: Images(
+        torch.randint(256, (n, *SOURCES[name].in_shape), dtype=torch.uint8, generator=rng),
+        torch.arange(n) % 10,
+    )
     return DataSet(SOURCES[name], images(100), images(30))
 
 
-GRID = [(d, a, *flags) for d, a in itertools.product(('mnist', 'cifar10'), ('fc1', 'lenet5', 'AlexNet', 'resnet18', 'vgg16')) for flags in ((), ('--score',), ('--binarize', 'True'), ('--score', '--binarize'))]
-GRID += [('mnist', 'fc1', '--mini_batch'), ('cifar10', 'fc1', '--mini_batch', '--reinit'), ('mnist', 'fc1', '--score', 'False', '--rewind_epoch', '1', '--epochs_per_cycle', '2')]
+GRID = [
+    (d, a, *flags)
+    for d, a in itertools.product(
+        ("mnist", "cifar10"), ("fc1", "lenet5", "AlexNet", "resnet18", "vgg16")
+    )
+    for flags in ((), ("--score",), ("--binarize", "True"), ("--score", "--binarize"))
+]
+GRID += [
+    ("mnist", "fc1", "--mini_batch"),
+    ("cifar10", "fc1", "--mini_batch", "--reinit"),
+    ("mnist", "fc1", "--score", "False", "--rewind_epoch", "1", "--epochs_per_cycle", "2"),
+]
 
 
-@pytest.mark.parametrize('dataset, arch, flags', [(d, a, f) for d, a, *f in GRID])
+@pytest.mark.parametrize("dataset, arch, flags", [(d, a, f) for d, a, *f in GRID])
 def test_the_script_before(dataset, arch, flags, tmp_path, monkeypatch, capsys):
     "Every network, data set and modifier of the script that the command without --method stands for"
-    monkeypatch.setattr(experiment, 'load', noise)
-    width = [] if arch in ('fc1', 'lenet5') else ['--width', '0.1']
-    assert command.main(['run', '--dataset', dataset, '--arch_type', arch, *flags, *width, '--epochs', '2', '--test_freq', '1', '--batch_size', '12', '--limit', '30', '--out', str(tmp_path / 'run')]) == 0
-    method = 'imp' + '-reinit' * ('--reinit' in flags) + '-score' * ('--score' in flags and 'False' not in flags) + '-binary' * ('--binarize' in flags)
-    levels, curves = (pd.read_csv(tmp_path / f'run/{o}.csv') for o in ('levels', 'curves'))
-    assert set(levels.method) == {method} and levels.sparsity.tolist() == [0, .05, .0975] and '3 trainings' in capsys.readouterr().out
-    assert curves.iteration.is_monotonic_increasing and len(curves) == 2 * (4 if '--rewind_epoch' in flags else 3)
-    assert {f.name for f in (tmp_path / 'run/cycles').iterdir()} == {f'0{i}.safetensors' for i in range(3)}
-    for f in 'S1.svg', 'S1.png', 'S2.svg', 'S2.png', 'summary.csv', 'config.json': assert (tmp_path / 'run' / f).stat().st_size > 100
-    assert ticket.load(tmp_path / 'run/ticket.safetensors')(torch.zeros(1, *SOURCES[dataset].in_shape)).shape == (1, 10)
+    monkeypatch.setattr(experiment, "load", noise)
+    width = [] if arch in ("fc1", "lenet5") else ["--width", "0.1"]
+    assert (
+        command.main(
+            [
+                "run",
+                "--dataset",
+                dataset,
+                "--arch_type",
+                arch,
+                *flags,
+                *width,
+                "--epochs",
+                "2",
+                "--test_freq",
+                "1",
+                "--batch_size",
+                "12",
+                "--limit",
+                "30",
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 0
+    )
+    method = (
+        "imp"
+        + "-reinit" * ("--reinit" in flags)
+        + "-score" * ("--score" in flags and "False" not in flags)
+        + "-binary" * ("--binarize" in flags)
+    )
+    levels, curves = (pd.read_csv(tmp_path / f"run/{o}.csv") for o in ("levels", "curves"))
+    assert (
+        set(levels.method) == {method}
+        and levels.sparsity.tolist() == [0, 0.05, 0.0975]
+        and "3 trainings" in capsys.readouterr().out
+    )
+    assert curves.iteration.is_monotonic_increasing and len(curves) == 2 * (
+        4 if "--rewind_epoch" in flags else 3
+    )
+    assert {f.name for f in (tmp_path / "run/cycles").iterdir()} == {
+        f"0{i}.safetensors" for i in range(3)
+    }
+    for f in "S1.svg", "S1.png", "S2.svg", "S2.png", "summary.csv", "config.json":
+        assert (tmp_path / "run" / f).stat().st_size > 100
+    assert ticket.load(tmp_path / "run/ticket.safetensors")(
+        torch.zeros(1, *SOURCES[dataset].in_shape)
+    ).shape == (1, 10)
 
 
 def test_the_script_has_its_defaults():
     c = config(**command.run_settings())
-    assert (c.method, c.dataset, c.arch, c.lr, c.cycles, c.epochs, c.test_freq, c.batch_size, c.mini_batch) == ('imp', 'mnist', 'fc1', 1.2e-3, 50, 1, 50, 60, False)
-    assert c.sparsity == pytest.approx(1 - .95 ** 50)
-    own = config(**command.run_settings(epochs='10', prune_percent='20', lr='0.01', binarize='True', score='false'))
-    assert (own.method, own.cycles, own.lr, own.sparsity) == ('imp-binary', 10, .01, round(1 - .8 ** 10, 12))
+    assert (
+        c.method,
+        c.dataset,
+        c.arch,
+        c.lr,
+        c.cycles,
+        c.epochs,
+        c.test_freq,
+        c.batch_size,
+        c.mini_batch,
+    ) == ("imp", "mnist", "fc1", 1.2e-3, 50, 1, 50, 60, False)
+    assert c.sparsity == pytest.approx(1 - 0.95**50)
+    own = config(
+        **command.run_settings(
+            epochs="10", prune_percent="20", lr="0.01", binarize="True", score="false"
+        )
+    )
+    assert (own.method, own.cycles, own.lr, own.sparsity) == (
+        "imp-binary",
+        10,
+        0.01,
+        round(1 - 0.8**10, 12),
+    )
 
 
 def illegal(method, bn, scope, scale_fan, cycles):
     "The combinations that make no sense, in words of their own"
     m = METHODS[method]
-    return any((m.mask == 'none' and scope == 'global', scale_fan and m.weights != 'frozen', bool(cycles) and not m.cycles,
-                m.activation_bits == 1 and bn == 'none', method == 'random' and bn == 'learned'))
+    return any(
+        (
+            m.mask == "none" and scope == "global",
+            scale_fan and m.weights != "frozen",
+            bool(cycles) and not m.cycles,
+            m.activation_bits == 1 and bn == "none",
+            method == "random" and bn == "learned",
+        )
+    )
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_axes_are_independent(method, tmp_path, monkeypatch):
     "Every legal combination of the axes runs, every other is refused before anything is computed"
-    monkeypatch.setattr(experiment, 'load', noise)
+    monkeypatch.setattr(experiment, "load", noise)
     ran = 0
-    for bn, scope, init, scale_fan, cycles in itertools.product(BNS, SCOPES, INITS, (False, True), (0, 1)):
-        given = dict(dataset='mnist', arch='lenet5', method=method, bn=bn, scope=scope, init=init, scale_fan=scale_fan, cycles=cycles or None, epochs=1, batch_size=15, limit=30, width=.5)
+    for bn, scope, init, scale_fan, cycles in itertools.product(
+        BNS, SCOPES, INITS, (False, True), (0, 1)
+    ):
+        given = dict(
+            dataset="mnist",
+            arch="lenet5",
+            method=method,
+            bn=bn,
+            scope=scope,
+            init=init,
+            scale_fan=scale_fan,
+            cycles=cycles or None,
+            epochs=1,
+            batch_size=15,
+            limit=30,
+            width=0.5,
+        )
         if illegal(method, bn, scope, scale_fan, cycles):
-            with pytest.raises(UserError, match='does not fit'): config(**given)
+            with pytest.raises(UserError, match="does not fit"):
+                config(**given)
         elif cycles == METHODS[method].cycles:
-            row = experiment.run(given, tmp_path / f'{ran}')
-            assert (row['bn'], row['scope']) == (bn, scope) and ticket.info(tmp_path / f'{ran}/ticket.safetensors')['subnet']['init'] == init
+            row = experiment.run(given, tmp_path / f"{ran}")
+            assert (row["bn"], row["scope"]) == (bn, scope) and ticket.info(
+                tmp_path / f"{ran}/ticket.safetensors"
+            )["subnet"]["init"] == init
             ran += 1
-    assert ran == {'dense': 6, 'bnn-1-32': 6, 'bnn-1-1': 4, 'random': 16, 'mpt-1-1': 16, 'edge-popup': 24, 'mpt-1-32': 24}.get(method, 12)
+    assert ran == {
+        "dense": 6,
+        "bnn-1-32": 6,
+        "bnn-1-1": 4,
+        "random": 16,
+        "mpt-1-1": 16,
+        "edge-popup": 24,
+        "mpt-1-32": 24,
+    }.get(method, 12)
 
 
 def test_every_recipe():
     for name, method, arch, dataset in itertools.product(RECIPES, METHODS, ARCHS, SOURCES):
         given = dict(recipe=name, method=method, arch=arch, dataset=dataset)
-        if name == 'short' or method in ('dense', 'edge-popup', 'mpt-1-32', 'mpt-1-1'): config(**given)
+        if name == "short" or method in ("dense", "edge-popup", "mpt-1-32", "mpt-1-1"):
+            config(**given)
         else:
-            with pytest.raises(UserError, match="recipe 'paper' does not fit method"): config(**given)
-    assert config(recipe='paper', arch='conv4', lr=.3).lr == .3 and config(recipe='paper', arch='conv4').epochs == 250
+            with pytest.raises(UserError, match="recipe 'paper' does not fit method"):
+                config(**given)
+    assert (
+        config(recipe="paper", arch="conv4", lr=0.3).lr == 0.3
+        and config(recipe="paper", arch="conv4").epochs == 250
+    )
 
 
 def test_photographs(tmp_path, monkeypatch):
     "ImageNet is a folder of folders; here a tiny one, of two classes that differ in colour"
     rng = np.random.RandomState(0)
-    for part, n in ('train', 40), ('val', 8):
-        for i, name in enumerate(('blue', 'red')):
-            (folder := tmp_path / 'imagenet' / part / name).mkdir(parents=True)
+    for part, n in ("train", 40), ("val", 8):
+        for i, name in enumerate(("blue", "red")):
+            (folder := tmp_path / "imagenet" / part / name).mkdir(parents=True)
             for k in range(n):
-                x = rng.randint(0, 90, (rng.randint(60, 300), rng.randint(60, 300), 3)).astype(np.uint8)
+                x = rng.randint(0, 90, (rng.randint(60, 300), rng.randint(60, 300), 3)).astype(
+                    np.uint8
+                )
                 x[..., 2 - 2 * i] += 150
-                Image.fromarray(x).save(folder / f'{k}.jpg')
-    monkeypatch.setenv('MPLT_DATA', str(tmp_path))
-    args = '--dataset imagenet --arch resnet18 --method mpt-1-32 --recipe paper --width 0.1 --epochs 2 --warmup 1 --batch_size 9'.split()
-    assert command.main(['run', *args, '--out', str(tmp_path / 'run')]) == 0
-    c = json.loads((tmp_path / 'run/config.json').read_text())['config']
-    assert (c['optimizer'], c['lr'], c['momentum'], c['label_smoothing']) == ('sgd', .256, .875, .1)
-    assert pd.read_csv(tmp_path / 'run/summary.csv').test_accuracy.item() > .9
-    info = ticket.info(tmp_path / 'run/ticket.safetensors')
-    assert info['classes'] == ['blue', 'red'] and info['spec']['in_shape'] == [3, 224, 224]
-    (tmp_path / 'imagenet/val/red').rename(tmp_path / 'imagenet/val/green')
-    with pytest.raises(UserError, match="class 'green' is in only one of train and val"): experiment.run(dict(dataset='imagenet', arch='resnet18'), tmp_path / 'other')
-    assert not (tmp_path / 'other').exists()
+                Image.fromarray(x).save(folder / f"{k}.jpg")
+    monkeypatch.setenv("MPLT_DATA", str(tmp_path))
+    args = "--dataset imagenet --arch resnet18 --method mpt-1-32 --recipe paper --width 0.1 --epochs 2 --warmup 1 --batch_size 9".split()
+    assert command.main(["run", *args, "--out", str(tmp_path / "run")]) == 0
+    c = json.loads((tmp_path / "run/config.json").read_text())["config"]
+    assert (c["optimizer"], c["lr"], c["momentum"], c["label_smoothing"]) == (
+        "sgd",
+        0.256,
+        0.875,
+        0.1,
+    )
+    assert pd.read_csv(tmp_path / "run/summary.csv").test_accuracy.item() > 0.9
+    info = ticket.info(tmp_path / "run/ticket.safetensors")
+    assert info["classes"] == ["blue", "red"] and info["spec"]["in_shape"] == [3, 224, 224]
+    (tmp_path / "imagenet/val/red").rename(tmp_path / "imagenet/val/green")
+    with pytest.raises(UserError, match="class 'green' is in only one of train and val"):
+        experiment.run(dict(dataset="imagenet", arch="resnet18"), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_closed_pipe(tmp_path):
     "`mplt methods | head`: a reader who goes away is no error to show"
-    command = f'{shlex.quote(sys.executable)} -c "import sys; from mplt.command import main; sys.exit(main([\'methods\']))" | true; echo ${{PIPESTATUS[0]}}'
-    p = subprocess.run(['bash', '-c', command], cwd=tmp_path, capture_output=True, text=True)
-    assert (p.stdout, p.stderr) == ('141\n', '')
+    command = f"{shlex.quote(sys.executable)} -c \"import sys; from mplt.command import main; sys.exit(main(['methods']))\" | true; echo ${{PIPESTATUS[0]}}"
+    p = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert (p.stdout, p.stderr) == ("141\n", "")
 
 
-@pytest.mark.parametrize('module', 'errors data binarize mask models subnet prune train ticket experiment report pipeline engine export command'.split())
-def test_modules_stand_alone(module): subprocess.run([sys.executable, '-c', f'import mplt.{module}'], check=True)
+@pytest.mark.parametrize(
+    "module",
+    "errors data binarize mask models subnet prune train ticket experiment report pipeline engine export command".split(),
+)
+def test_modules_stand_alone(module):
+    subprocess.run([sys.executable, "-c", f"import mplt.{module}"], check=True)

@@ -1,4 +1,5 @@
 "A run that is killed, stopped, or runs out of disk ends with the bits of one that never was"
+
 import os
 import random
 import resource
@@ -10,38 +11,60 @@ import time
 import pytest
 from conftest import REPO
 
-KILLS = int(os.environ.get('MPLT_KILLS', 5))  # `make crashes` sets 20
-RUNS = dict(steps='run --arch lenet5 --method mpt-1-32 --sparsity 0.8 --bn learned --epochs 6 --batch_size 60',
-            cycles='run --arch lenet5 --method imp-score --sparsity 0.8 --bn learned --cycles 3 --epochs 2 --rewind_epoch 1 --test_freq 20 --batch_size 60')
+KILLS = int(os.environ.get("MPLT_KILLS", 5))  # `make crashes` sets 20
+RUNS = dict(
+    steps="run --arch lenet5 --method mpt-1-32 --sparsity 0.8 --bn learned --epochs 6 --batch_size 60",
+    cycles="run --arch lenet5 --method imp-score --sparsity 0.8 --bn learned --cycles 3 --epochs 2 --rewind_epoch 1 --test_freq 20 --batch_size 60",
+)
 
 
-def start(out, limit=None, args=RUNS['steps']):
+def start(out, limit=None, args=RUNS["steps"]):
     "The command, in its own process; at most `limit` bytes in a file"
     set_limit = limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    command = [sys.executable, '-c', 'import sys; from mplt.command import main; sys.exit(main())', *args.split(), '--out', str(out)]
-    return subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=set_limit)
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from mplt.command import main; sys.exit(main())",
+        *args.split(),
+        "--out",
+        str(out),
+    ]
+    return subprocess.Popen(
+        command,
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=set_limit,
+    )
 
 
-def finish(out, args=RUNS['steps']):
+def finish(out, args=RUNS["steps"]):
     p = start(out, args=args)
     said = p.communicate()
     assert p.returncode == 0, said
 
 
-def content(out): return {str(f.relative_to(out)): f.read_bytes() for f in out.rglob('*') if f.is_file() and f.name not in ('state.pt', 'record.json', 'lock')}
+def content(out):
+    return {
+        str(f.relative_to(out)): f.read_bytes()
+        for f in out.rglob("*")
+        if f.is_file() and f.name not in ("state.pt", "record.json", "lock")
+    }
 
 
 def wait_for(p, text):
     for line in p.stderr:
-        if text in line: return
+        if text in line:
+            return
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope="module")
 def references(tmp_path_factory):
     "What runs leave that were never stopped, and how long they took"
     found = {}
     for name, args in RUNS.items():
-        out = tmp_path_factory.mktemp(name) / 'run'
+        out = tmp_path_factory.mktemp(name) / "run"
         begin = time.time()
         finish(out, args)
         found[name] = content(out), time.time() - begin
@@ -49,80 +72,92 @@ def references(tmp_path_factory):
 
 
 @pytest.fixture
-def reference(references): return references['steps']
+def reference(references):
+    return references["steps"]
 
 
-@pytest.mark.parametrize('name', RUNS)
+@pytest.mark.parametrize("name", RUNS)
 def test_killed_at_random_moments(name, references, tmp_path):
     wanted, duration = references[name]
     moments = random.Random(0)
     for _ in range(KILLS):
-        p = start(tmp_path / 'run', args=RUNS[name])
+        p = start(tmp_path / "run", args=RUNS[name])
         time.sleep(moments.uniform(0, duration))
         p.send_signal(signal.SIGKILL)
         p.communicate()
-    finish(tmp_path / 'run', RUNS[name])
-    assert content(tmp_path / 'run') == wanted
+    finish(tmp_path / "run", RUNS[name])
+    assert content(tmp_path / "run") == wanted
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_by_a_signal(number, reference, tmp_path):
-    p = start(tmp_path / 'run')
-    wait_for(p, 'epoch 2/6:')
-    time.sleep(random.Random(number).uniform(0, .2))
+    p = start(tmp_path / "run")
+    wait_for(p, "epoch 2/6:")
+    time.sleep(random.Random(number).uniform(0, 0.2))
     p.send_signal(number)
     _, said = p.communicate()
-    assert p.returncode == 128 + number and 'state saved: the same command goes on' in said and 'Traceback' not in said
-    finish(tmp_path / 'run')
-    assert content(tmp_path / 'run') == reference[0]
+    assert (
+        p.returncode == 128 + number
+        and "state saved: the same command goes on" in said
+        and "Traceback" not in said
+    )
+    finish(tmp_path / "run")
+    assert content(tmp_path / "run") == reference[0]
 
 
 def test_second_process_is_refused(reference, tmp_path):
-    first = start(tmp_path / 'run')
-    wait_for(first, 'epoch 1/6:')
+    first = start(tmp_path / "run")
+    wait_for(first, "epoch 1/6:")
     first.send_signal(signal.SIGSTOP)
-    second = start(tmp_path / 'run')
+    second = start(tmp_path / "run")
     _, said = second.communicate()
     first.send_signal(signal.SIGCONT)
-    assert second.returncode == 2 and 'is in use' in said
+    assert second.returncode == 2 and "is in use" in said
     first.communicate()
-    assert first.returncode == 0 and content(tmp_path / 'run') == reference[0]
+    assert first.returncode == 0 and content(tmp_path / "run") == reference[0]
 
 
 def test_full_disk_keeps_the_last_good_state(reference, tmp_path):
-    p = start(tmp_path / 'run')
-    wait_for(p, 'epoch 2/6:')
+    p = start(tmp_path / "run")
+    wait_for(p, "epoch 2/6:")
     p.send_signal(signal.SIGTERM)
     p.communicate()
-    before = (tmp_path / 'run/state.pt').read_bytes()
-    p = start(tmp_path / 'run', limit=len(before) // 2)
+    before = (tmp_path / "run/state.pt").read_bytes()
+    p = start(tmp_path / "run", limit=len(before) // 2)
     _, said = p.communicate()
-    assert p.returncode == 2 and 'state.pt could not be written' in said and 'Traceback' not in said, said
-    assert (tmp_path / 'run/state.pt').read_bytes() == before and not list((tmp_path / 'run').glob('*.tmp'))
-    finish(tmp_path / 'run')
-    assert content(tmp_path / 'run') == reference[0]
+    assert (
+        p.returncode == 2 and "state.pt could not be written" in said and "Traceback" not in said
+    ), said
+    assert (tmp_path / "run/state.pt").read_bytes() == before and not list(
+        (tmp_path / "run").glob("*.tmp")
+    )
+    finish(tmp_path / "run")
+    assert content(tmp_path / "run") == reference[0]
 
 
-@pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='needs a folder that not even root can write to')
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="needs a folder that not even root can write to"
+)
 def test_read_only_folder():
-    p = start('/proc/run')
+    p = start("/proc/run")
     _, said = p.communicate()
-    assert p.returncode == 2 and '/proc/run cannot be written' in said
+    assert p.returncode == 2 and "/proc/run cannot be written" in said
 
 
 def test_killed_while_it_wrote_its_config(reference, tmp_path):
-    (tmp_path / 'run').mkdir()
-    for f in 'lock', '.config.json.1.tmp': (tmp_path / 'run' / f).write_text('{')
-    finish(tmp_path / 'run')
-    assert content(tmp_path / 'run') == reference[0] and not list((tmp_path / 'run').glob('.*.tmp'))
+    (tmp_path / "run").mkdir()
+    for f in "lock", ".config.json.1.tmp":
+        (tmp_path / "run" / f).write_text("{")
+    finish(tmp_path / "run")
+    assert content(tmp_path / "run") == reference[0] and not list((tmp_path / "run").glob(".*.tmp"))
 
 
 def test_damaged_state(tmp_path):
-    p = start(tmp_path / 'run')
-    wait_for(p, 'epoch 1/6:')
+    p = start(tmp_path / "run")
+    wait_for(p, "epoch 1/6:")
     p.kill()
     p.communicate()
-    (tmp_path / 'run/state.pt').write_bytes(b'x' * 1000)
-    p = start(tmp_path / 'run')
+    (tmp_path / "run/state.pt").write_bytes(b"x" * 1000)
+    p = start(tmp_path / "run")
     _, said = p.communicate()
-    assert p.returncode == 2 and 'state.pt is damaged' in said and 'Traceback' not in said
+    assert p.returncode == 2 and "state.pt is damaged" in said and "Traceback" not in said

@@ -1,4 +1,5 @@
 "Data sets: found in order, refused by name, nothing half-written"
+
 import gzip
 import hashlib
 import os
@@ -20,155 +21,207 @@ from mplt.errors import UserError
 def mirror(tmp_path, monkeypatch):
     "A small CIFAR-10 lookalike in the official format, as a mirror, and an empty data folder beside it"
     rng, files = np.random.RandomState(0), {}
-    folder = tmp_path / 'mirror/cifar-10-batches-py'
+    folder = tmp_path / "mirror/cifar-10-batches-py"
     folder.mkdir(parents=True)
-    for i, f in enumerate(data.SOURCES['cifar10'].files):
-        content = {b'data': rng.randint(0, 256, (20, 3072)).astype(np.uint8), b'labels': [(i + j) % 10 for j in range(20)]}
-        (tmp_path / 'mirror' / f).write_bytes(pickle.dumps(content, protocol=3))
-        files[f] = hashlib.md5((tmp_path / 'mirror' / f).read_bytes()).hexdigest()
-    monkeypatch.setitem(data.SOURCES, 'cifar10', data.Source(files, tuple('0123456789'), (.5,) * 3, (.5,) * 3, True, 'CIFAR10', (3, 32, 32)))
-    monkeypatch.setenv('MPLT_DATA_MIRROR', str(tmp_path / 'mirror'))
+    for i, f in enumerate(data.SOURCES["cifar10"].files):
+        content = {
+            b"data": rng.randint(0, 256, (20, 3072)).astype(np.uint8),
+            b"labels": [(i + j) % 10 for j in range(20)],
+        }
+        (tmp_path / "mirror" / f).write_bytes(pickle.dumps(content, protocol=3))
+        files[f] = hashlib.md5((tmp_path / "mirror" / f).read_bytes()).hexdigest()
+    monkeypatch.setitem(
+        data.SOURCES,
+        "cifar10",
+        data.Source(
+            files, tuple("0123456789"), (0.5,) * 3, (0.5,) * 3, True, "CIFAR10", (3, 32, 32)
+        ),
+    )
+    monkeypatch.setenv("MPLT_DATA_MIRROR", str(tmp_path / "mirror"))
     return tmp_path
 
 
-def left(root): return sorted(p.name for p in root.iterdir()) if root.exists() else []
+def left(root):
+    return sorted(p.name for p in root.iterdir()) if root.exists() else []
 
 
 def test_from_mirror(mirror):
-    d = load('CIFAR10', mirror / 'data')
+    d = load("CIFAR10", mirror / "data")
     assert d.train.x.shape == (100, 3, 32, 32) and d.test.x.shape == (20, 3, 32, 32)
-    raw = pickle.loads((mirror / 'mirror/cifar-10-batches-py/data_batch_2').read_bytes())
-    assert (d.train.x[20:40].numpy().reshape(20, -1) == raw[b'data']).all() and d.train.y[20:40].tolist() == raw[b'labels']
-    assert left(mirror / 'data') == ['cifar10']
+    raw = pickle.loads((mirror / "mirror/cifar-10-batches-py/data_batch_2").read_bytes())
+    assert (d.train.x[20:40].numpy().reshape(20, -1) == raw[b"data"]).all() and d.train.y[
+        20:40
+    ].tolist() == raw[b"labels"]
+    assert left(mirror / "data") == ["cifar10"]
 
 
 def test_damaged_mirror_is_refused_by_name(mirror):
-    bad = mirror / 'mirror/cifar-10-batches-py/data_batch_3'
+    bad = mirror / "mirror/cifar-10-batches-py/data_batch_3"
     bad.write_bytes(bad.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r'data_batch_3 is damaged: its MD5 is \w+, expected'): fetch('cifar10', mirror / 'data')
-    assert left(mirror / 'data') == []
+    with pytest.raises(UserError, match=r"data_batch_3 is damaged: its MD5 is \w+, expected"):
+        fetch("cifar10", mirror / "data")
+    assert left(mirror / "data") == []
 
 
 def test_incomplete_mirror_is_refused_by_name(mirror):
-    (mirror / 'mirror/cifar-10-batches-py/test_batch').unlink()
-    with pytest.raises(UserError, match='test_batch is missing'): fetch('cifar10', mirror / 'data')
-    assert left(mirror / 'data') == []
+    (mirror / "mirror/cifar-10-batches-py/test_batch").unlink()
+    with pytest.raises(UserError, match="test_batch is missing"):
+        fetch("cifar10", mirror / "data")
+    assert left(mirror / "data") == []
 
 
 def test_missing_file_comes_back_and_damaged_one_is_kept_for_the_user(mirror):
-    place = fetch('cifar10', mirror / 'data') / 'cifar-10-batches-py'
-    (place / 'data_batch_1').unlink()
-    fetch('cifar10', mirror / 'data')
-    (place / 'data_batch_4').write_bytes(b'x')
-    with pytest.raises(UserError, match='data_batch_4 is damaged'): fetch('cifar10', mirror / 'data')
-    with pytest.raises(UserError, match='data_batch_4 is damaged'): verify('cifar10', mirror / 'data/cifar10')
-    assert (place / 'data_batch_4').read_bytes() == b'x'
+    place = fetch("cifar10", mirror / "data") / "cifar-10-batches-py"
+    (place / "data_batch_1").unlink()
+    fetch("cifar10", mirror / "data")
+    (place / "data_batch_4").write_bytes(b"x")
+    with pytest.raises(UserError, match="data_batch_4 is damaged"):
+        fetch("cifar10", mirror / "data")
+    with pytest.raises(UserError, match="data_batch_4 is damaged"):
+        verify("cifar10", mirror / "data/cifar10")
+    assert (place / "data_batch_4").read_bytes() == b"x"
 
 
 def test_mirror_that_is_no_folder(mirror, monkeypatch):
-    monkeypatch.setenv('MPLT_DATA_MIRROR', str(mirror / 'nowhere'))
-    with pytest.raises(UserError, match='nowhere .* is not a folder'): fetch('cifar10', mirror / 'data')
+    monkeypatch.setenv("MPLT_DATA_MIRROR", str(mirror / "nowhere"))
+    with pytest.raises(UserError, match="nowhere .* is not a folder"):
+        fetch("cifar10", mirror / "data")
 
 
-@pytest.mark.parametrize('name', ['mnist', 'cifar10'])
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_no_network(name, tmp_path, monkeypatch):
-    monkeypatch.setenv('MPLT_DATA_MIRROR', '')
-    monkeypatch.setattr(torchvision.datasets.MNIST, 'mirrors', ['http://127.0.0.1:9/'])
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, 'url', 'http://127.0.0.1:9/cifar-10-python.tar.gz')
-    with pytest.raises(UserError, match=f'{name} could not be downloaded .* check the network'): fetch(name, tmp_path / 'data')
-    assert left(tmp_path / 'data') == []
+    monkeypatch.setenv("MPLT_DATA_MIRROR", "")
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(
+        torchvision.datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz"
+    )
+    with pytest.raises(UserError, match=f"{name} could not be downloaded .* check the network"):
+        fetch(name, tmp_path / "data")
+    assert left(tmp_path / "data") == []
 
 
 def test_a_pickle_that_would_run_code_is_not_run(mirror):
     class Evil:
-        def __reduce__(self): return os.mkdir, (str(mirror / 'run'),)
-    f = mirror / 'evil'
-    f.write_bytes(pickle.dumps({b'data': Evil(), b'labels': []}))
-    with pytest.raises(pickle.UnpicklingError, match='not allowed'): data._read('cifar10', [f])
-    assert not (mirror / 'run').exists()
+        def __reduce__(self):
+            return os.mkdir, (str(mirror / "run"),)
+
+    f = mirror / "evil"
+    f.write_bytes(pickle.dumps({b"data": Evil(), b"labels": []}))
+    with pytest.raises(pickle.UnpicklingError, match="not allowed"):
+        data._read("cifar10", [f])
+    assert not (mirror / "run").exists()
 
 
 def test_unwritable_folder(tmp_path):
-    (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match='cannot be written'): fetch('mnist', tmp_path / 'file')
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        fetch("mnist", tmp_path / "file")
 
 
 def test_mnist5k_is_in_the_repository_only(tmp_path, monkeypatch):
-    assert fetch('mnist5k', tmp_path) == fetch('mnist5k')
+    assert fetch("mnist5k", tmp_path) == fetch("mnist5k")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match='comes with the repository'): fetch('mnist5k')
+    with pytest.raises(UserError, match="comes with the repository"):
+        fetch("mnist5k")
 
 
-@pytest.mark.skipif(not os.environ.get('MPLT_DATA_MIRROR'), reason='MPLT_DATA_MIRROR names no folder with MNIST and CIFAR-10')
-@pytest.mark.parametrize('name, shape, n', [('mnist', (1, 28, 28), (60000, 10000)), ('cifar10', (3, 32, 32), (50000, 10000))])
+@pytest.mark.skipif(
+    not os.environ.get("MPLT_DATA_MIRROR"),
+    reason="MPLT_DATA_MIRROR names no folder with MNIST and CIFAR-10",
+)
+@pytest.mark.parametrize(
+    "name, shape, n",
+    [("mnist", (1, 28, 28), (60000, 10000)), ("cifar10", (3, 32, 32), (50000, 10000))],
+)
 def test_the_real_sets(name, shape, n, tmp_path):
     d = load(name, tmp_path)
-    assert (len(d.train.y), len(d.test.y)) == n and d.train.x.shape[1:] == shape == d.source.in_shape
+    assert (len(d.train.y), len(d.test.y)) == n and d.train.x.shape[
+        1:
+    ] == shape == d.source.in_shape
     assert d.train.y.bincount().min() >= 5000 and len(d.source.classes) == 10
     pixels = d.train.x[::7].float() / 255
-    assert np.allclose(pixels.mean((0, 2, 3)), d.source.mean, atol=.01)
-    assert np.allclose(pixels.transpose(0, 1).flatten(1).std(1), d.source.std, atol=.01)
+    assert np.allclose(pixels.mean((0, 2, 3)), d.source.mean, atol=0.01)
+    assert np.allclose(pixels.transpose(0, 1).flatten(1).std(1), d.source.std, atol=0.01)
 
 
 @pytest.fixture
 def fashion(tmp_path, monkeypatch):
     "A tiny Fashion-MNIST lookalike, no network, and an `apt-get` that has it as a package"
-    rng, share = np.random.RandomState(0), tmp_path / 'deb/usr/share/datasets/fashion-mnist'
-    (tmp_path / 'deb/DEBIAN').mkdir(parents=True)
-    (tmp_path / 'deb/DEBIAN/control').write_text('Package: dataset-fashion-mnist\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\nDescription: test\n')
+    rng, share = np.random.RandomState(0), tmp_path / "deb/usr/share/datasets/fashion-mnist"
+    (tmp_path / "deb/DEBIAN").mkdir(parents=True)
+    (tmp_path / "deb/DEBIAN/control").write_text(
+        "Package: dataset-fashion-mnist\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\nDescription: test\n"
+    )
     share.mkdir(parents=True)
     files = {}
-    for f in data.SOURCES['fashion_mnist'].files:
-        a = rng.randint(0, 10, (30, 28, 28) if 'images' in f else 30).astype(np.uint8)
-        raw = bytes([0, 0, 8, a.ndim]) + b''.join(n.to_bytes(4, 'big') for n in a.shape) + a.tobytes()
+    for f in data.SOURCES["fashion_mnist"].files:
+        a = rng.randint(0, 10, (30, 28, 28) if "images" in f else 30).astype(np.uint8)
+        raw = (
+            bytes([0, 0, 8, a.ndim]) + b"".join(n.to_bytes(4, "big") for n in a.shape) + a.tobytes()
+        )
         files[f] = hashlib.md5(raw).hexdigest()
-        (share / (f.split('/')[-1] + '.gz')).write_bytes(gzip.compress(raw))
-    monkeypatch.setitem(data.SOURCES, 'fashion_mnist', replace(data.SOURCES['fashion_mnist'], files=files))
-    monkeypatch.setenv('MPLT_DATA_MIRROR', '')
-    monkeypatch.setattr(torchvision.datasets.FashionMNIST, 'mirrors', ['http://127.0.0.1:9/'])
-    (tmp_path / 'bin').mkdir()
-    (tmp_path / 'bin/apt-get').write_text(f'#!/bin/sh\nexec dpkg-deb -b "{tmp_path}/deb" .\n')
-    (tmp_path / 'bin/apt-get').chmod(0o755)
-    monkeypatch.setenv('PATH', f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+        (share / (f.split("/")[-1] + ".gz")).write_bytes(gzip.compress(raw))
+    monkeypatch.setitem(
+        data.SOURCES, "fashion_mnist", replace(data.SOURCES["fashion_mnist"], files=files)
+    )
+    monkeypatch.setenv("MPLT_DATA_MIRROR", "")
+    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/apt-get").write_text(f'#!/bin/sh\nexec dpkg-deb -b "{tmp_path}/deb" .\n')
+    (tmp_path / "bin/apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     return tmp_path
 
 
-needs_dpkg = pytest.mark.skipif(not shutil.which('dpkg-deb'), reason='needs dpkg-deb')
+needs_dpkg = pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="needs dpkg-deb")
 
 
 @needs_dpkg
 def test_fashion_mnist_from_debians_package(fashion):
-    d = load('fashion_mnist', fashion / 'data')
-    assert d.train.x.shape == (30, 1, 28, 28) and len(d.test.y) == 30 and left(fashion / 'data') == ['fashion_mnist']
+    d = load("fashion_mnist", fashion / "data")
+    assert (
+        d.train.x.shape == (30, 1, 28, 28)
+        and len(d.test.y) == 30
+        and left(fashion / "data") == ["fashion_mnist"]
+    )
 
 
 @needs_dpkg
 def test_wrong_package_is_refused_by_name(fashion):
-    f = next((fashion / 'deb').glob('usr/share/datasets/fashion-mnist/t10k-labels*'))
-    f.write_bytes(gzip.compress(b'something else'))
-    with pytest.raises(UserError, match='t10k-labels-idx1-ubyte is damaged.*try again later'): fetch('fashion_mnist', fashion / 'data')
-    assert left(fashion / 'data') == []
+    f = next((fashion / "deb").glob("usr/share/datasets/fashion-mnist/t10k-labels*"))
+    f.write_bytes(gzip.compress(b"something else"))
+    with pytest.raises(UserError, match="t10k-labels-idx1-ubyte is damaged.*try again later"):
+        fetch("fashion_mnist", fashion / "data")
+    assert left(fashion / "data") == []
 
 
 def test_fashion_mnist_without_network_or_package(fashion):
-    (fashion / 'bin/apt-get').write_text('#!/bin/sh\nexit 100\n')
-    with pytest.raises(UserError, match='fashion_mnist could not be downloaded .* check the network'): fetch('fashion_mnist', fashion / 'data')
-    assert left(fashion / 'data') == []
+    (fashion / "bin/apt-get").write_text("#!/bin/sh\nexit 100\n")
+    with pytest.raises(
+        UserError, match="fashion_mnist could not be downloaded .* check the network"
+    ):
+        fetch("fashion_mnist", fashion / "data")
+    assert left(fashion / "data") == []
 
 
 def test_half_finished_download(tmp_path, monkeypatch):
     def broken(root, train, download):
-        (Path(root) / 'MNIST/raw').mkdir(parents=True)
-        (Path(root) / 'MNIST/raw/train-images-idx3-ubyte').write_bytes(b'half')
-        raise RuntimeError('connection reset')
-    monkeypatch.setenv('MPLT_DATA_MIRROR', '')
-    monkeypatch.setattr(torchvision.datasets, 'MNIST', broken)
-    with pytest.raises(UserError, match='connection reset'): fetch('mnist', tmp_path / 'data')
-    assert left(tmp_path / 'data') == []
+        (Path(root) / "MNIST/raw").mkdir(parents=True)
+        (Path(root) / "MNIST/raw/train-images-idx3-ubyte").write_bytes(b"half")
+        raise RuntimeError("connection reset")
+
+    monkeypatch.setenv("MPLT_DATA_MIRROR", "")
+    monkeypatch.setattr(torchvision.datasets, "MNIST", broken)
+    with pytest.raises(UserError, match="connection reset"):
+        fetch("mnist", tmp_path / "data")
+    assert left(tmp_path / "data") == []
 
 
 def test_full_disk(mirror, monkeypatch):
-    def full(*_): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(shutil, 'copyfile', full)
-    with pytest.raises(UserError, match='could not be written .No space left on device.'): fetch('cifar10', mirror / 'data')
-    assert left(mirror / 'data') == []
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(UserError, match="could not be written .No space left on device."):
+        fetch("cifar10", mirror / "data")
+    assert left(mirror / "data") == []

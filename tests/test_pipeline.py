@@ -1,4 +1,5 @@
 "The pipeline on a tiny suite: each run is computed once, whoever asks for it and whatever changes around it. In order."
+
 import json
 import os
 import re
@@ -12,19 +13,26 @@ from conftest import REPO
 from mplt.experiment import config_hash, finished, published_folder, read_rows, run
 from mplt.pipeline import run_folders, suite_configs, suites
 
-COLUMNS = ('suite dataset arch width method bn scope sparsity seed epochs val_accuracy test_accuracy '
-           'weights_total weights_kept ticket_bytes config_hash').split()
-RUNS = ['run@fc1-imp', 'run@fc1-mpt-1-32', 'run@lenet5-dense']
-ALL = ['check', 'figures', *RUNS, 'tables']
-TIMED = ('timings.csv', 'record.json')  # differ from time to time
-GIT = ('git', '-c', 'user.name=t', '-c', 'user.email=t@example.org')
+COLUMNS = (
+    "suite dataset arch width method bn scope sparsity seed epochs val_accuracy test_accuracy "
+    "weights_total weights_kept ticket_bytes config_hash"
+).split()
+RUNS = ["run@fc1-imp", "run@fc1-mpt-1-32", "run@lenet5-dense"]
+ALL = ["check", "figures", *RUNS, "tables"]
+TIMED = ("timings.csv", "record.json")  # differ from time to time
+GIT = ("git", "-c", "user.name=t", "-c", "user.email=t@example.org")
 
 
-def ran(p): return sorted(re.findall(r"Running stage '([^']+)'", p.stdout))
+def ran(p):
+    return sorted(re.findall(r"Running stage '([^']+)'", p.stdout))
 
 
 def content(place):
-    return {str(f.relative_to(place)): f.read_bytes() for f in sorted(place.rglob('*')) if f.is_file() and f.name not in TIMED}
+    return {
+        str(f.relative_to(place)): f.read_bytes()
+        for f in sorted(place.rglob("*"))
+        if f.is_file() and f.name not in TIMED
+    }
 
 
 def edit(repo, file, old, new):
@@ -33,257 +41,404 @@ def edit(repo, file, old, new):
     (repo.path / file).write_text(text.replace(old, new))
 
 
-def runs_of(repo, folder='runs'): return {f.name for f in (repo.path / folder).iterdir() if f.is_dir()} if (repo.path / folder).exists() else set()
+def runs_of(repo, folder="runs"):
+    return (
+        {f.name for f in (repo.path / folder).iterdir() if f.is_dir()}
+        if (repo.path / folder).exists()
+        else set()
+    )
 
 
-def clean(repo): return repo.sh('git', 'status', '--porcelain', cwd=repo.path).stdout == ''
+def clean(repo):
+    return repo.sh("git", "status", "--porcelain", cwd=repo.path).stdout == ""
 
 
-def commit(repo, message): repo.sh('git', 'add', '-A', cwd=repo.path), repo.sh(*GIT, 'commit', '-qm', message, cwd=repo.path)
+def commit(repo, message):
+    (
+        repo.sh("git", "add", "-A", cwd=repo.path),
+        repo.sh(*GIT, "commit", "-qm", message, cwd=repo.path),
+    )
 
 
 def test_first_repro(repo):
-    before = runs_of(repo, 'results/runs')
-    assert ran(repo.sh('dvc', 'repro')) == ALL
+    before = runs_of(repo, "results/runs")
+    assert ran(repo.sh("dvc", "repro")) == ALL
     found = content(repo.results)
-    wanted = {'summary.csv', 'metrics.json', 'runs/fc1-mpt-1-32/run.ipynb', 'runs/fc1-mpt-1-32/summary.csv'}
-    wanted |= {f'tables/T{i}.{s}' for i in (1, 2) for s in ('md', 'csv')} | {f'figures/{i}.svg' for i in ('F1', 'F3', 'F5', 'F6', 'S1', 'S2')}
+    wanted = {
+        "summary.csv",
+        "metrics.json",
+        "runs/fc1-mpt-1-32/run.ipynb",
+        "runs/fc1-mpt-1-32/summary.csv",
+    }
+    wanted |= {f"tables/T{i}.{s}" for i in (1, 2) for s in ("md", "csv")} | {
+        f"figures/{i}.svg" for i in ("F1", "F3", "F5", "F6", "S1", "S2")
+    }
     assert not wanted - found.keys()
-    summary = pd.read_csv(repo.results / 'summary.csv')
-    assert list(summary)[:len(COLUMNS)] == COLUMNS and {'lr', 'batch_size', 'init', 'precision', 'limit'} <= set(summary) and len(summary) == 6
-    assert summary.weights_kept[summary.sparsity == .8].item() == sum(n - n * 8 // 10 for n in (784 * 30, 30 * 10, 10 * 10))
-    assert len(pd.read_csv(repo.results / 'timings.csv')) == 6
-    new = runs_of(repo, 'results/runs') - before
+    summary = pd.read_csv(repo.results / "summary.csv")
+    assert (
+        list(summary)[: len(COLUMNS)] == COLUMNS
+        and {"lr", "batch_size", "init", "precision", "limit"} <= set(summary)
+        and len(summary) == 6
+    )
+    assert summary.weights_kept[summary.sparsity == 0.8].item() == sum(
+        n - n * 8 // 10 for n in (784 * 30, 30 * 10, 10 * 10)
+    )
+    assert len(pd.read_csv(repo.results / "timings.csv")) == 6
+    new = runs_of(repo, "results/runs") - before
     assert new == set(summary.config_hash) == runs_of(repo)
     for name, method in zip(summary.config_hash, summary.method):
-        files = {f.name for f in (repo.path / 'results/runs' / name).iterdir()}
-        assert files == {'config.json', 'record.json', 'summary.csv', 'levels.csv', 'curves.csv', 'layers.csv', *(['ticket.safetensors'] if method != 'dense' else [])}
-    record = json.loads((repo.path / 'results/runs' / name / 'record.json').read_text())
-    assert {'date', 'commit', 'numerics', 'device', 'cpu', 'instructions', 'threads', 'torch'} == record['computed'][0].keys() and record['seconds'] > 0
+        files = {f.name for f in (repo.path / "results/runs" / name).iterdir()}
+        assert files == {
+            "config.json",
+            "record.json",
+            "summary.csv",
+            "levels.csv",
+            "curves.csv",
+            "layers.csv",
+            *(["ticket.safetensors"] if method != "dense" else []),
+        }
+    record = json.loads((repo.path / "results/runs" / name / "record.json").read_text())
+    assert {
+        "date",
+        "commit",
+        "numerics",
+        "device",
+        "cpu",
+        "instructions",
+        "threads",
+        "torch",
+    } == record["computed"][0].keys() and record["seconds"] > 0
 
 
 def test_no_machine_in_results(repo):
-    for name, text in (content(repo.results) | content(repo.path / 'results/runs')).items(): assert str(repo.path).encode() not in text, name
+    for name, text in (content(repo.results) | content(repo.path / "results/runs")).items():
+        assert str(repo.path).encode() not in text, name
 
 
 def test_no_machine_in_notebooks():
     "Saved outputs hold no warnings (which come with a path of the machine) and no home or working folder"
-    for f in (*REPO.glob('nbs/*.ipynb'), *REPO.glob('nbs/pipeline/*.ipynb')):
-        for output in (o for c in json.loads(f.read_text())['cells'] for o in c.get('outputs', [])):
-            assert output.get('name') != 'stderr', f'{f.name}: {output}'
-            data = {k: v for k, v in output.get('data', {}).items() if k not in ('image/png', 'image/svg+xml')}
-            assert not re.search(r'(?<![\w.])/(home|root|work|tmp|Users)/', json.dumps(data) + str(output.get('text', ''))), f.name
+    for f in (*REPO.glob("nbs/*.ipynb"), *REPO.glob("nbs/pipeline/*.ipynb")):
+        for output in (o for c in json.loads(f.read_text())["cells"] for o in c.get("outputs", [])):
+            assert output.get("name") != "stderr", f"{f.name}: {output}"
+            data = {
+                k: v
+                for k, v in output.get("data", {}).items()
+                if k not in ("image/png", "image/svg+xml")
+            }
+            assert not re.search(
+                r"(?<![\w.])/(home|root|work|tmp|Users)/",
+                json.dumps(data) + str(output.get("text", "")),
+            ), f.name
 
 
 def test_second_repro_computes_nothing(repo):
-    p = repo.sh('dvc', 'repro')
-    assert not ran(p) and 'up to date' in p.stdout
+    p = repo.sh("dvc", "repro")
+    assert not ran(p) and "up to date" in p.stdout
 
 
 def test_byte_stable(repo):
-    before = content(repo.results) | content(repo.path / 'results/runs')
-    for name in runs_of(repo): shutil.rmtree(repo.path / 'results/runs' / name)
-    shutil.rmtree(repo.path / 'runs')
-    assert ran(repo.sh('dvc', 'repro', '-f')) == ALL
-    after = content(repo.results) | content(repo.path / 'results/runs')
+    before = content(repo.results) | content(repo.path / "results/runs")
+    for name in runs_of(repo):
+        shutil.rmtree(repo.path / "results/runs" / name)
+    shutil.rmtree(repo.path / "runs")
+    assert ran(repo.sh("dvc", "repro", "-f")) == ALL
+    after = content(repo.results) | content(repo.path / "results/runs")
     assert before.keys() == after.keys()
     assert [k for k in before if before[k] != after[k]] == []
 
 
 def test_clone_computes_nothing(repo):
     "Who has the commits has the runs: in a clone without runs/ nothing is stale, and nothing is trained even if all is done again"
-    commit(repo, 'results')
-    shutil.rmtree(repo.path / 'runs')
-    assert not ran(repo.sh('dvc', 'repro')) and clean(repo)
-    assert ran(repo.sh('dvc', 'repro', '-f')) == ALL
+    commit(repo, "results")
+    shutil.rmtree(repo.path / "runs")
+    assert not ran(repo.sh("dvc", "repro")) and clean(repo)
+    assert ran(repo.sh("dvc", "repro", "-f")) == ALL
     assert not runs_of(repo) and clean(repo)
 
 
 def test_one_more_seed_is_one_more_run(repo):
-    edit(repo, 'suites/tiny/params.yaml', 'seed: [0, 1]', 'seed: [0, 1, 2]')
-    assert ran(repo.sh('dvc', 'repro')) == ['check', 'figures', 'run@lenet5-dense', 'tables']
-    assert len(runs_of(repo)) == 1 and len(pd.read_csv(repo.results / 'summary.csv')) == 7
+    edit(repo, "suites/tiny/params.yaml", "seed: [0, 1]", "seed: [0, 1, 2]")
+    assert ran(repo.sh("dvc", "repro")) == ["check", "figures", "run@lenet5-dense", "tables"]
+    assert len(runs_of(repo)) == 1 and len(pd.read_csv(repo.results / "summary.csv")) == 7
 
 
 def test_same_run_in_two_suites(repo):
-    other = repo.path / 'suites/other'
-    shutil.copytree(repo.path / 'suites/tiny', other)
-    (other / 'dvc.lock').unlink()
-    edit(repo, 'suites/other/params.yaml', 'suite: tiny', 'suite: other')
+    other = repo.path / "suites/other"
+    shutil.copytree(repo.path / "suites/tiny", other)
+    (other / "dvc.lock").unlink()
+    edit(repo, "suites/other/params.yaml", "suite: tiny", "suite: other")
     before = runs_of(repo)
-    assert len(ran(repo.sh('dvc', 'repro', cwd=other))) == len(ALL)
+    assert len(ran(repo.sh("dvc", "repro", cwd=other))) == len(ALL)
     assert runs_of(repo) == before
-    assert (repo.path / 'results/other/tables/T1.csv').read_bytes() == (repo.results / 'tables/T1.csv').read_bytes()
+    assert (repo.path / "results/other/tables/T1.csv").read_bytes() == (
+        repo.results / "tables/T1.csv"
+    ).read_bytes()
     shutil.rmtree(other)
-    shutil.rmtree(repo.path / 'results/other')
+    shutil.rmtree(repo.path / "results/other")
 
 
 def test_code_is_free(repo):
     "Words, names and layout of the code make nothing stale; what shows results is done again, and trains nothing"
     before = runs_of(repo)
-    edit(repo, 'mplt/mask.py', 'M, bool, same shape', 'M (bool), same shape')
-    edit(repo, 'mplt/train.py', 'progress<warmup', 'warmup>progress')
-    assert not ran(repo.sh('dvc', 'repro'))
-    edit(repo, 'nbs/pipeline/run.ipynb', 'How they learned', 'How did they learn')
-    assert ran(repo.sh('dvc', 'repro', '-s', RUNS[0])) == RUNS[:1] and b'How did they learn' in (repo.results / 'runs/fc1-imp/run.ipynb').read_bytes()
-    edit(repo, 'nbs/pipeline/run.ipynb', 'How did they learn', 'How they learned')
-    edit(repo, 'mplt/report.py', 'dpi=130', 'dpi=131')
-    repo.sh('dvc', 'repro', '-s', RUNS[0])
-    assert ran(repo.sh('dvc', 'repro')) == ['figures', 'tables']
+    edit(repo, "mplt/mask.py", "M, bool, same shape", "M (bool), same shape")
+    edit(repo, "mplt/train.py", "progress<warmup", "warmup>progress")
+    assert not ran(repo.sh("dvc", "repro"))
+    edit(repo, "nbs/pipeline/run.ipynb", "How they learned", "How did they learn")
+    assert (
+        ran(repo.sh("dvc", "repro", "-s", RUNS[0])) == RUNS[:1]
+        and b"How did they learn" in (repo.results / "runs/fc1-imp/run.ipynb").read_bytes()
+    )
+    edit(repo, "nbs/pipeline/run.ipynb", "How did they learn", "How they learned")
+    edit(repo, "mplt/report.py", "dpi=130", "dpi=131")
+    repo.sh("dvc", "repro", "-s", RUNS[0])
+    assert ran(repo.sh("dvc", "repro")) == ["figures", "tables"]
     assert runs_of(repo) == before
 
 
 def test_numerics_makes_all_runs_anew(repo):
     "and leaves the old ones where they are"
-    repo.sh('git', 'checkout', '-q', '--', 'mplt', cwd=repo.path)
-    repo.sh('dvc', 'repro')
-    commit(repo, 'a seed')
-    before, rows = content(repo.path / 'results/runs'), pd.read_csv(repo.results / 'summary.csv')
-    edit(repo, 'mplt/experiment.py', 'NUMERICS = 1\n', 'NUMERICS = 2\n')
-    assert ran(repo.sh('dvc', 'repro', RUNS[1])) == [RUNS[1]]
-    after, now = content(repo.path / 'results/runs'), pd.read_csv(repo.results / 'runs/fc1-mpt-1-32/summary.csv')
+    repo.sh("git", "checkout", "-q", "--", "mplt", cwd=repo.path)
+    repo.sh("dvc", "repro")
+    commit(repo, "a seed")
+    before, rows = content(repo.path / "results/runs"), pd.read_csv(repo.results / "summary.csv")
+    edit(repo, "mplt/experiment.py", "NUMERICS = 1\n", "NUMERICS = 2\n")
+    assert ran(repo.sh("dvc", "repro", RUNS[1])) == [RUNS[1]]
+    after, now = (
+        content(repo.path / "results/runs"),
+        pd.read_csv(repo.results / "runs/fc1-mpt-1-32/summary.csv"),
+    )
     assert before.items() <= after.items() and not set(now.config_hash) & set(rows.config_hash)
-    assert list(now.test_accuracy) == list(rows.test_accuracy[rows.method == 'mpt-1-32'])
-    repo.sh('git', 'stash', '-qu', cwd=repo.path)
-    repo.sh('git', 'stash', 'drop', '-q', cwd=repo.path)
+    assert list(now.test_accuracy) == list(rows.test_accuracy[rows.method == "mpt-1-32"])
+    repo.sh("git", "stash", "-qu", cwd=repo.path)
+    repo.sh("git", "stash", "drop", "-q", cwd=repo.path)
 
 
-BAD = [('sparsity: [0.5, 0.8]', 'sparsity: [0.5, 1.0]', 'sparsity 1.0 is out of range'),
-       ('arch: fc1, width: 0.1, method: mpt-1-32', 'arch: fc11, width: 0.1, method: mpt-1-32', "did you mean 'fc1'?"),
-       ('batch_size: 30', 'batch_size: 0', 'batch_size 0'), ('limit: 120', 'limmit: 120', "did you mean 'limit'?"),
-       ('{dataset: mnist5k, arch: lenet5, ', '{arch: lenet5, ', 'among them one dataset'), ('defaults:', 'defualts:', "did you mean 'defaults'?"),
-       ('root: ../../', 'root: ..', "root of suite tiny is '..'"), ('suite: tiny', 'suite: tony', "a suite has the name of its folder, 'tiny'"),
-       ('suite: tiny', 'suite: ../../mydata', "a suite has the name of its folder, 'tiny'"), ('limit: 120', '7: 120', '7 is no name'),
-       ('lenet5-dense:', 'fc1-mpt-1-32:', "'fc1-mpt-1-32' is there twice"), ('lenet5-dense:', '"a;touch X":', "'a;touch X' is no name"), ('lenet5-dense:', '"$(touch X)":', 'is no name'),
-       ('lenet5-dense:', '../../../mydata:', "'../../../mydata' is no name"), ('lenet5-dense:', '-rf:', 'is no name'), ('lenet5-dense:', '7:', '7 is no name')]
+BAD = [
+    ("sparsity: [0.5, 0.8]", "sparsity: [0.5, 1.0]", "sparsity 1.0 is out of range"),
+    (
+        "arch: fc1, width: 0.1, method: mpt-1-32",
+        "arch: fc11, width: 0.1, method: mpt-1-32",
+        "did you mean 'fc1'?",
+    ),
+    ("batch_size: 30", "batch_size: 0", "batch_size 0"),
+    ("limit: 120", "limmit: 120", "did you mean 'limit'?"),
+    ("{dataset: mnist5k, arch: lenet5, ", "{arch: lenet5, ", "among them one dataset"),
+    ("defaults:", "defualts:", "did you mean 'defaults'?"),
+    ("root: ../../", "root: ..", "root of suite tiny is '..'"),
+    ("suite: tiny", "suite: tony", "a suite has the name of its folder, 'tiny'"),
+    ("suite: tiny", "suite: ../../mydata", "a suite has the name of its folder, 'tiny'"),
+    ("limit: 120", "7: 120", "7 is no name"),
+    ("lenet5-dense:", "fc1-mpt-1-32:", "'fc1-mpt-1-32' is there twice"),
+    ("lenet5-dense:", '"a;touch X":', "'a;touch X' is no name"),
+    ("lenet5-dense:", '"$(touch X)":', "is no name"),
+    ("lenet5-dense:", "../../../mydata:", "'../../../mydata' is no name"),
+    ("lenet5-dense:", "-rf:", "is no name"),
+    ("lenet5-dense:", "7:", "7 is no name"),
+]
 
 
-@pytest.mark.parametrize('old, new, says', BAD)
+@pytest.mark.parametrize("old, new, says", BAD)
 def test_bad_parameter_stops_with_a_sentence(repo, old, new, says):
-    before, mine = content(repo.results), repo.path / 'mydata'
+    before, mine = content(repo.results), repo.path / "mydata"
     mine.mkdir()
-    (mine / 'check.txt').write_text('mine')
-    edit(repo, 'suites/tiny/params.yaml', old, new)
-    p = repo.sh('mplt', 'check', ok=False)
+    (mine / "check.txt").write_text("mine")
+    edit(repo, "suites/tiny/params.yaml", old, new)
+    p = repo.sh("mplt", "check", ok=False)
     assert p.returncode == 2 and says in p.stderr and len(p.stderr.splitlines()) == 1
-    if 'no name' in says or 'range' in says or 'mydata' in new:
-        p = repo.sh('dvc', 'repro', ok=False)
-        assert p.returncode and 'Traceback' not in p.stderr and ran(p) in ([], ['check'])
-        repo.sh('dvc', 'repro', '-s', 'run@' + new.rstrip(':').strip('"'), ok=False)
-    repo.sh('git', 'checkout', '-q', '--', 'suites', cwd=repo.path)
-    assert content(repo.results) == before and (mine / 'check.txt').read_text() == 'mine' and not list(repo.path.rglob('X'))
+    if "no name" in says or "range" in says or "mydata" in new:
+        p = repo.sh("dvc", "repro", ok=False)
+        assert p.returncode and "Traceback" not in p.stderr and ran(p) in ([], ["check"])
+        repo.sh("dvc", "repro", "-s", "run@" + new.rstrip(":").strip('"'), ok=False)
+    repo.sh("git", "checkout", "-q", "--", "suites", cwd=repo.path)
+    assert (
+        content(repo.results) == before
+        and (mine / "check.txt").read_text() == "mine"
+        and not list(repo.path.rglob("X"))
+    )
     shutil.rmtree(mine)
 
 
 def test_suites_have_the_same_stages(repo):
-    for name, folder in suites().items(): assert (folder / 'dvc.yaml').read_bytes() == (REPO / 'dvc.yaml').read_bytes() and not (folder / 'dvc.yaml').is_symlink(), name
-    edit(repo, 'suites/tiny/dvc.yaml', 'stages:', 'stages: ')
-    p = repo.sh('mplt', 'check', ok=False)
-    assert p.returncode == 2 and 'copy that file to it' in p.stderr
-    repo.sh('git', 'checkout', '-q', '--', 'suites', cwd=repo.path)
+    for name, folder in suites().items():
+        assert (folder / "dvc.yaml").read_bytes() == (REPO / "dvc.yaml").read_bytes() and not (
+            folder / "dvc.yaml"
+        ).is_symlink(), name
+    edit(repo, "suites/tiny/dvc.yaml", "stages:", "stages: ")
+    p = repo.sh("mplt", "check", ok=False)
+    assert p.returncode == 2 and "copy that file to it" in p.stderr
+    repo.sh("git", "checkout", "-q", "--", "suites", cwd=repo.path)
 
 
 def test_a_run_that_is_no_longer_named(repo):
     "Its rows leave the tables, its stage's folder goes; what it computed stays"
-    before, old = runs_of(repo, 'results/runs'), [o for o in (repo.tiny / 'params.yaml').read_text().splitlines(True) if 'lenet5-dense:' in o]
-    edit(repo, 'suites/tiny/params.yaml', *old, '')
-    assert ran(repo.sh('dvc', 'repro')) == ['check', 'figures', 'tables']
-    assert not (repo.results / 'runs/lenet5-dense').exists() and 'lenet5' not in (repo.results / 'summary.csv').read_text()
-    assert runs_of(repo, 'results/runs') == before
-    repo.sh('git', 'checkout', '-q', '--', '.', cwd=repo.path)
+    before, old = (
+        runs_of(repo, "results/runs"),
+        [
+            o
+            for o in (repo.tiny / "params.yaml").read_text().splitlines(True)
+            if "lenet5-dense:" in o
+        ],
+    )
+    edit(repo, "suites/tiny/params.yaml", *old, "")
+    assert ran(repo.sh("dvc", "repro")) == ["check", "figures", "tables"]
+    assert (
+        not (repo.results / "runs/lenet5-dense").exists()
+        and "lenet5" not in (repo.results / "summary.csv").read_text()
+    )
+    assert runs_of(repo, "results/runs") == before
+    repo.sh("git", "checkout", "-q", "--", ".", cwd=repo.path)
 
 
 def test_dvc_tells_the_story(repo):
-    edit(repo, 'suites/tiny/params.yaml', 'seed: [0, 1, 2]', 'seed: [0, 1]')
-    assert 'mnist5k lenet5 x1 dense plain' in repo.sh('dvc', 'metrics', 'show', '--json').stdout
-    assert 'seed' in repo.sh('dvc', 'params', 'diff').stdout
-    assert 'run@fc1-mpt-1-32' in repo.sh('dvc', 'dag').stdout
-    repo.sh('git', 'checkout', '-q', '--', 'suites', cwd=repo.path)
+    edit(repo, "suites/tiny/params.yaml", "seed: [0, 1, 2]", "seed: [0, 1]")
+    assert "mnist5k lenet5 x1 dense plain" in repo.sh("dvc", "metrics", "show", "--json").stdout
+    assert "seed" in repo.sh("dvc", "params", "diff").stdout
+    assert "run@fc1-mpt-1-32" in repo.sh("dvc", "dag").stdout
+    repo.sh("git", "checkout", "-q", "--", "suites", cwd=repo.path)
 
 
 def test_two_branches_add_runs(repo):
     "Their merge conflicts in nothing but dvc.lock, and `dvc repro` afterwards trains nothing"
-    start = repo.sh('git', 'rev-parse', 'HEAD', cwd=repo.path).stdout.strip()
-    for branch, entry in dict(mine='fc1-random: {dataset: mnist5k, arch: fc1, width: 0.1, method: random, sparsity: 0.5}',
-                              theirs='fc1-bnn: {dataset: mnist5k, arch: fc1, width: 0.1, method: bnn-1-32}').items():
-        repo.sh('git', 'checkout', '-qb', branch, start, cwd=repo.path)
-        with open(repo.tiny / 'params.yaml', 'a') as f: f.write(f'  {entry}\n')
-        assert len(ran(repo.sh('dvc', 'repro'))) == 4
+    start = repo.sh("git", "rev-parse", "HEAD", cwd=repo.path).stdout.strip()
+    for branch, entry in dict(
+        mine="fc1-random: {dataset: mnist5k, arch: fc1, width: 0.1, method: random, sparsity: 0.5}",
+        theirs="fc1-bnn: {dataset: mnist5k, arch: fc1, width: 0.1, method: bnn-1-32}",
+    ).items():
+        repo.sh("git", "checkout", "-qb", branch, start, cwd=repo.path)
+        with open(repo.tiny / "params.yaml", "a") as f:
+            f.write(f"  {entry}\n")
+        assert len(ran(repo.sh("dvc", "repro"))) == 4
         commit(repo, branch)
-    p = repo.sh(*GIT, 'merge', '-q', 'mine', cwd=repo.path, ok=False)
-    assert re.findall(r'CONFLICT .* in (.*)', p.stdout) == ['suites/tiny/dvc.lock']
-    repo.sh('git', 'checkout', '-q', '--ours', 'suites/tiny/dvc.lock', cwd=repo.path)
-    shutil.rmtree(repo.path / 'runs')
-    assert ran(repo.sh('dvc', 'repro')) == ['check', 'figures', 'run@fc1-random', 'tables'] and not runs_of(repo)
-    summary = pd.read_csv(repo.results / 'summary.csv')
-    assert {'random', 'bnn-1-32'} <= set(summary.method) and len(summary) == 9
-    commit(repo, 'merged')
+    p = repo.sh(*GIT, "merge", "-q", "mine", cwd=repo.path, ok=False)
+    assert re.findall(r"CONFLICT .* in (.*)", p.stdout) == ["suites/tiny/dvc.lock"]
+    repo.sh("git", "checkout", "-q", "--ours", "suites/tiny/dvc.lock", cwd=repo.path)
+    shutil.rmtree(repo.path / "runs")
+    assert ran(repo.sh("dvc", "repro")) == [
+        "check",
+        "figures",
+        "run@fc1-random",
+        "tables",
+    ] and not runs_of(repo)
+    summary = pd.read_csv(repo.results / "summary.csv")
+    assert {"random", "bnn-1-32"} <= set(summary.method) and len(summary) == 9
+    commit(repo, "merged")
 
 
 def papermill(repo, notebook, *args):
-    return repo.sh('papermill', '--engine', 'mplt', '-k', 'python3', *args, str(notebook), str(repo.path / 'out.ipynb'), cwd=repo.path, ok=False)
+    return repo.sh(
+        "papermill",
+        "--engine",
+        "mplt",
+        "-k",
+        "python3",
+        *args,
+        str(notebook),
+        str(repo.path / "out.ipynb"),
+        cwd=repo.path,
+        ok=False,
+    )
 
 
 def test_unknown_parameter(repo):
-    p = papermill(repo, 'nbs/pipeline/run.ipynb', '-p', 'kye', 'x')
-    assert p.returncode == 2 and "unknown parameter 'kye': did you mean 'key'?" in p.stderr and 'Traceback' not in p.stderr
+    p = papermill(repo, "nbs/pipeline/run.ipynb", "-p", "kye", "x")
+    assert (
+        p.returncode == 2
+        and "unknown parameter 'kye': did you mean 'key'?" in p.stderr
+        and "Traceback" not in p.stderr
+    )
 
 
 def test_missing_tag(repo):
-    nb = json.loads((repo.path / 'nbs/pipeline/tables.ipynb').read_text())
-    for c in nb['cells']: c['metadata'].pop('tags', None)
-    (repo.path / 'untagged.ipynb').write_text(json.dumps(nb))
-    p = papermill(repo, 'untagged.ipynb', '-p', 'suite', 'tiny')
-    assert p.returncode == 2 and "no cell tagged 'parameters'" in p.stderr and 'Traceback' not in p.stderr
+    nb = json.loads((repo.path / "nbs/pipeline/tables.ipynb").read_text())
+    for c in nb["cells"]:
+        c["metadata"].pop("tags", None)
+    (repo.path / "untagged.ipynb").write_text(json.dumps(nb))
+    p = papermill(repo, "untagged.ipynb", "-p", "suite", "tiny")
+    assert (
+        p.returncode == 2
+        and "no cell tagged 'parameters'" in p.stderr
+        and "Traceback" not in p.stderr
+    )
 
 
-COMPUTED = [k for k, f in suites().items() if k != 'quick' and (f / 'dvc.lock').exists()]
+COMPUTED = [k for k, f in suites().items() if k != "quick" and (f / "dvc.lock").exists()]
 
 
-@pytest.mark.parametrize('suite', COMPUTED)
+@pytest.mark.parametrize("suite", COMPUTED)
 def test_published_suite_is_whole(suite):
     "Every run of it is published, and is what its name says"
     for c in (c for configs in suite_configs(suite).values() for c in configs):
         assert finished(published_folder(c), c)
-        row = read_rows(published_folder(c) / 'summary.csv', config_hash(c)).iloc[0]
-        assert (row.lr, row.batch_size, row.epochs, row.seed) == (c.lr, c.batch_size, c.epochs, c.seed)
-    assert {f.name for f in run_folders(suite)} == set(pd.read_csv(REPO / f'results/{suite}/summary.csv', dtype=str).config_hash)
+        row = read_rows(published_folder(c) / "summary.csv", config_hash(c)).iloc[0]
+        assert (row.lr, row.batch_size, row.epochs, row.seed) == (
+            c.lr,
+            c.batch_size,
+            c.epochs,
+            c.seed,
+        )
+    assert {f.name for f in run_folders(suite)} == set(
+        pd.read_csv(REPO / f"results/{suite}/summary.csv", dtype=str).config_hash
+    )
 
 
-@pytest.mark.parametrize('suite', COMPUTED)
+@pytest.mark.parametrize("suite", COMPUTED)
 def test_published_suite_is_up_to_date(repo, suite):
     "Nothing is stale in a clone; data sets that were not fetched are all that may be missing"
-    missing = json.loads(repo.sh('dvc', 'status', '--json', 'dvc.yaml', cwd=repo.path / 'suites' / suite).stdout)
+    missing = json.loads(
+        repo.sh("dvc", "status", "--json", "dvc.yaml", cwd=repo.path / "suites" / suite).stdout
+    )
     for stage, changes in missing.items():
-        for what in changes: assert what.keys() == {'changed deps'} and all('/data/' in f and how == 'deleted' for f, how in what['changed deps'].items()), (stage, what)
+        for what in changes:
+            assert what.keys() == {"changed deps"} and all(
+                "/data/" in f and how == "deleted" for f, how in what["changed deps"].items()
+            ), (stage, what)
 
 
-@pytest.mark.skipif(not os.environ.get('MPLT_DATA_MIRROR'), reason='MPLT_DATA_MIRROR names no folder with CIFAR-10')
-@pytest.mark.parametrize('suite', COMPUTED)
+@pytest.mark.skipif(
+    not os.environ.get("MPLT_DATA_MIRROR"), reason="MPLT_DATA_MIRROR names no folder with CIFAR-10"
+)
+@pytest.mark.parametrize("suite", COMPUTED)
 def test_published_suite_in_a_clone(repo, suite):
     "With the data at hand: nothing to do, and the work tree stays clean"
-    commit(repo, 'before') if not clean(repo) else None
-    p = repo.sh('dvc', 'repro', cwd=repo.path / 'suites' / suite)
-    assert set(ran(p)) <= {f'../../data/dvc.yaml:data@{o}' for o in ('mnist', 'cifar10')}, p.stdout
-    assert 'up to date' in repo.sh('dvc', 'status', 'dvc.yaml', cwd=repo.path / 'suites' / suite).stdout and clean(repo)
+    commit(repo, "before") if not clean(repo) else None
+    p = repo.sh("dvc", "repro", cwd=repo.path / "suites" / suite)
+    assert set(ran(p)) <= {f"../../data/dvc.yaml:data@{o}" for o in ("mnist", "cifar10")}, p.stdout
+    assert "up to date" in repo.sh(
+        "dvc", "status", "dvc.yaml", cwd=repo.path / "suites" / suite
+    ).stdout and clean(repo)
 
 
 def test_paper_suite(repo):
     "Every cell of the published settings is sound, and DVC knows what it would do"
-    place = repo.path / 'suites/paper'
-    repo.sh('mplt', 'check', cwd=place)
-    stand_ins = [d for d in (repo.path / 'data/cifar10', repo.path / 'data/imagenet') if not d.exists()]
-    for d in stand_ins: d.mkdir()
-    said = repo.sh('dvc', 'repro', '--dry', '-s', 'run@conv2-mpt-1-32', 'run@imagenet-mpt-1-32', cwd=place).stdout
-    for d in stand_ins: d.rmdir()
-    assert said.count('mplt-stage') == 2
+    place = repo.path / "suites/paper"
+    repo.sh("mplt", "check", cwd=place)
+    stand_ins = [
+        d for d in (repo.path / "data/cifar10", repo.path / "data/imagenet") if not d.exists()
+    ]
+    for d in stand_ins:
+        d.mkdir()
+    said = repo.sh(
+        "dvc", "repro", "--dry", "-s", "run@conv2-mpt-1-32", "run@imagenet-mpt-1-32", cwd=place
+    ).stdout
+    for d in stand_ins:
+        d.rmdir()
+    assert said.count("mplt-stage") == 2
 
 
-@pytest.mark.skipif(not os.environ.get('MPLT_DATA_MIRROR'), reason='MPLT_DATA_MIRROR names no folder with CIFAR-10')
+@pytest.mark.skipif(
+    not os.environ.get("MPLT_DATA_MIRROR"), reason="MPLT_DATA_MIRROR names no folder with CIFAR-10"
+)
 def test_smallest_cell_of_the_paper(tmp_path):
     "One epoch of it instead of 250, on all of CIFAR-10"
-    cells = (c for configs in suite_configs('paper').values() for c in configs)
+    cells = (c for configs in suite_configs("paper").values() for c in configs)
     c = min(cells, key=lambda c: (c.arch, c.width, c.seed, c.sparsity))
-    assert (c.arch, c.width, c.epochs, c.optimizer, c.lr, c.bn) == ('conv2', .25, 250, 'sgd', .1, 'none')
-    row = run(replace(c, epochs=1), tmp_path / 'run')
-    assert row['test_accuracy'] > .15 and row['epochs'] == 1
+    assert (c.arch, c.width, c.epochs, c.optimizer, c.lr, c.bn) == (
+        "conv2",
+        0.25,
+        250,
+        "sgd",
+        0.1,
+        "none",
+    )
+    row = run(replace(c, epochs=1), tmp_path / "run")
+    assert row["test_accuracy"] > 0.15 and row["epochs"] == 1

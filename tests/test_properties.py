@@ -1,4 +1,5 @@
 "What holds for every mask, every score and every config"
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -11,7 +12,11 @@ from mplt.mask import global_masks, removed, topk_mask
 from mplt.ticket import decode, encode
 
 sparsities = st.integers(0, 999).map(lambda i: i / 1000)
-scores = arrays(np.float32, array_shapes(min_dims=2, max_dims=4, max_side=9), elements=st.sampled_from([-2., -1., -.5, 0., .5, 1., 2.]))
+scores = arrays(
+    np.float32,
+    array_shapes(min_dims=2, max_dims=4, max_side=9),
+    elements=st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0]),
+)
 
 
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=4, max_side=12)))
@@ -21,8 +26,10 @@ def test_codec(mask):
 
 @given(st.binary(min_size=0, max_size=40).filter(lambda b: len(b) % 4 == 0), st.integers(0, 180))
 def test_codec_survives_any_code(raw, kept):
-    try: m = decode(np.frombuffer(raw, np.uint32), np.zeros(0, np.uint16), kept, (6, 30))
-    except (ValueError, AssertionError): return
+    try:
+        m = decode(np.frombuffer(raw, np.uint32), np.zeros(0, np.uint16), kept, (6, 30))
+    except (ValueError, AssertionError):
+        return
     assert m.sum() == kept
 
 
@@ -31,27 +38,43 @@ def test_topk(s, sparsity):
     m = topk_mask(torch.from_numpy(s), sparsity).numpy()
     thousandths = round(sparsity * 1000)
     assert (~m).sum() == s.size * thousandths // 1000 == removed(s.size, sparsity)
-    if m.any() and not m.all(): assert np.abs(s)[m].min() >= np.abs(s)[~m].max()
+    if m.any() and not m.all():
+        assert np.abs(s)[m].min() >= np.abs(s)[~m].max()
 
 
 @given(scores, scores, sparsities)
 def test_global_topk(a, b, sparsity):
     m = global_masks(dict(a=torch.from_numpy(a), b=torch.from_numpy(b)), sparsity)
     assert sum((~o).sum().item() for o in m.values()) == removed(a.size + b.size, sparsity)
-    kept, gone = (np.concatenate([np.abs(s)[(m[k].numpy() if keep else ~m[k].numpy())] for k, s in (('a', a), ('b', b))]) for keep in (True, False))
-    if len(kept) and len(gone): assert kept.min() >= gone.max()
+    kept, gone = (
+        np.concatenate(
+            [np.abs(s)[(m[k].numpy() if keep else ~m[k].numpy())] for k, s in (("a", a), ("b", b))]
+        )
+        for keep in (True, False)
+    )
+    if len(kept) and len(gone):
+        assert kept.min() >= gone.max()
 
 
-anything = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=2), st.integers(), max_size=1))
+anything = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=2), st.integers(), max_size=1),
+)
 names = st.one_of(st.sampled_from(list(Config.__dataclass_fields__)), st.text(max_size=9))
 
 
 @settings(max_examples=500)
 @given(st.dictionaries(names, anything, max_size=4))
 def test_config_is_right_or_refused(given):
-    try: c = config(**given)
+    try:
+        c = config(**given)
     except UserError as e:
-        assert str(e) and '\n' not in str(e)
+        assert str(e) and "\n" not in str(e)
         return
     assert 0 <= c.sparsity < 1 and c.epochs > 0 and c.batch_size > 0 and c.lr > 0
     assert config(**c.__dict__) == c and config_hash(config(**c.__dict__)) == config_hash(c)

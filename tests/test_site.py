@@ -1,4 +1,5 @@
 "The documentation site (`make docs`) in a real browser"
+
 import shutil
 import threading
 from functools import partial
@@ -10,36 +11,54 @@ from axe_playwright_python.sync_playwright import Axe
 from conftest import REPO
 from playwright.sync_api import sync_playwright
 
-SITE = REPO / '_docs'
-BROWSER = next(filter(None, map(shutil.which, ['chromium', 'chromium-browser', 'google-chrome'])), None)
-PAGES = sorted(str(f.relative_to(SITE)) for f in SITE.rglob('*.html'))
-KINDS = ['index.html', 'binarize.html', 'results/mnist/index.html', 'results/mnist/fc1-imp.html', 'api/index.html', 'api/errors.html']
+SITE = REPO / "_docs"
+BROWSER = next(
+    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
+)
+PAGES = sorted(str(f.relative_to(SITE)) for f in SITE.rglob("*.html"))
+KINDS = [
+    "index.html",
+    "binarize.html",
+    "results/mnist/index.html",
+    "results/mnist/fc1-imp.html",
+    "api/index.html",
+    "api/errors.html",
+]
 
 pytestmark = [
-    pytest.mark.skipif(not PAGES, reason='there is no site: run make docs first'),
-    pytest.mark.skipif(not BROWSER, reason='there is no browser: install chromium (Debian: apt-get install chromium)')]
+    pytest.mark.skipif(not PAGES, reason="there is no site: run make docs first"),
+    pytest.mark.skipif(
+        not BROWSER,
+        reason="there is no browser: install chromium (Debian: apt-get install chromium)",
+    ),
+]
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args): pass
+    def log_message(self, *args):
+        pass
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope="module")
 def host():
-    with ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=SITE)) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=SITE)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f'http://127.0.0.1:{server.server_port}/'
+        yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as p, p.chromium.launch(executable_path=BROWSER, args=['--no-sandbox']) as b: yield b
+    with (
+        sync_playwright() as p,
+        p.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"]) as b,
+    ):
+        yield b
 
 
 @pytest.fixture
 def page(browser):
-    with browser.new_page(viewport={'width': 1400, 'height': 900}) as p:
+    with browser.new_page(viewport={"width": 1400, "height": 900}) as p:
         p.set_default_timeout(60_000)
         yield p
 
@@ -47,70 +66,89 @@ def page(browser):
 def test_every_page(page, host):
     "No error, no request to another host, no broken link, an alternative text for every image, and no page wider than a telephone"
     bad, ids, links = [], {}, []
-    page.on('console', lambda o: o.type == 'error' and bad.append((page.url, o.text)))
-    page.on('pageerror', lambda o: bad.append((page.url, str(o))))
-    page.on('request', lambda o: o.url.startswith((host, 'data:', 'blob:')) or bad.append((page.url, 'asks ' + o.url)))
-    page.on('response', lambda o: o.ok or o.status == 304 or bad.append((o.url, o.status)))
-    page.set_viewport_size({'width': 400, 'height': 800})
+    page.on("console", lambda o: o.type == "error" and bad.append((page.url, o.text)))
+    page.on("pageerror", lambda o: bad.append((page.url, str(o))))
+    page.on(
+        "request",
+        lambda o: (
+            o.url.startswith((host, "data:", "blob:")) or bad.append((page.url, "asks " + o.url))
+        ),
+    )
+    page.on("response", lambda o: o.ok or o.status == 304 or bad.append((o.url, o.status)))
+    page.set_viewport_size({"width": 400, "height": 800})
     for name in PAGES:
         page.goto(host + name)
-        seen = page.evaluate('''() => ({
+        seen = page.evaluate("""() => ({
             ids: [...document.querySelectorAll('[id]')].map(o => o.id),
             links: [...document.querySelectorAll('a[href]')].map(o => o.getAttribute('href')),
             dumb: [...document.images].filter(o => !o.alt).map(o => o.src),
             raw: [...document.querySelectorAll('article p')].map(o => o.textContent).filter(o => /^:::|\\{\\.|<!--|^([-*]|\\d+\\.) /m.test(o)),
             tex: document.querySelectorAll('.katex-error').length,
-            width: document.documentElement.scrollWidth})''')
-        ids[name] = seen['ids']
-        links += [(name, o) for o in seen['links']]
-        bad += [(name, what, seen[what]) for what in ('dumb', 'raw', 'tex') if seen[what]]   # raw: Markdown that was not understood
-        if seen['width'] > 400: bad.append((name, f'{seen["width"]} pixels wide'))
+            width: document.documentElement.scrollWidth})""")
+        ids[name] = seen["ids"]
+        links += [(name, o) for o in seen["links"]]
+        bad += [
+            (name, what, seen[what]) for what in ("dumb", "raw", "tex") if seen[what]
+        ]  # raw: Markdown that was not understood
+        if seen["width"] > 400:
+            bad.append((name, f"{seen['width']} pixels wide"))
     for name, href in links:
         url, anchor = urldefrag(urljoin(host + name, href))
-        if not url.startswith(host): continue
-        to = unquote(url.removeprefix(host)) or 'index.html'
-        if to.endswith('/'): to += 'index.html'
-        if not (SITE / to).is_file() or anchor and to in ids and unquote(anchor) not in ids[to]: bad.append((name, 'broken link', href))
+        if not url.startswith(host):
+            continue
+        to = unquote(url.removeprefix(host)) or "index.html"
+        if to.endswith("/"):
+            to += "index.html"
+        if not (SITE / to).is_file() or anchor and to in ids and unquote(anchor) not in ids[to]:
+            bad.append((name, "broken link", href))
     assert not bad
 
 
-@pytest.mark.parametrize('where', ['server', 'disk'])
+@pytest.mark.parametrize("where", ["server", "disk"])
 def test_search(page, host, where):
-    page.goto(host if where == 'server' else (SITE / 'index.html').as_uri())
-    page.keyboard.press('/')
-    page.keyboard.type('topk_mask')
-    page.locator('.md-search-result__link').first.click()
-    page.wait_for_url(lambda url: url.split('?')[0].split('#')[0].endswith('/mask.html'))
-    page.locator('#topk_mask').wait_for()
+    page.goto(host if where == "server" else (SITE / "index.html").as_uri())
+    page.keyboard.press("/")
+    page.keyboard.type("topk_mask")
+    page.locator(".md-search-result__link").first.click()
+    page.wait_for_url(lambda url: url.split("?")[0].split("#")[0].endswith("/mask.html"))
+    page.locator("#topk_mask").wait_for()
 
 
-@pytest.mark.parametrize('scheme', ['light', 'dark'])
-@pytest.mark.parametrize('width', [400, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
 def test_accessible(page, host, scheme, width):
-    page.emulate_media(color_scheme=scheme, reduced_motion='reduce')
-    page.set_viewport_size({'width': width, 'height': 900})
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.set_viewport_size({"width": width, "height": 900})
     bad = []
     for name in KINDS:
         page.goto(host + name)
-        found = Axe().run(page).response['violations']
-        bad += [(name, o['id'], n['html'], n['failureSummary']) for o in found if o['impact'] in ('serious', 'critical') for n in o['nodes']]
+        found = Axe().run(page).response["violations"]
+        bad += [
+            (name, o["id"], n["html"], n["failureSummary"])
+            for o in found
+            if o["impact"] in ("serious", "critical")
+            for n in o["nodes"]
+        ]
     assert not bad
 
 
 def test_tables_sort_and_figures_grow(page, host):
     "… by keyboard, too"
-    page.goto(host + 'results/mnist/index.html')
-    column = lambda: page.locator('#t1-accuracy ~ * table tbody tr td:nth-child(8)').all_inner_texts()[:10]
-    head = page.locator('#t1-accuracy ~ * table th:nth-child(8)').first
+    page.goto(host + "results/mnist/index.html")
+    column = lambda: page.locator(
+        "#t1-accuracy ~ * table tbody tr td:nth-child(8)"
+    ).all_inner_texts()[:10]
+    head = page.locator("#t1-accuracy ~ * table th:nth-child(8)").first
     head.focus()
     for reverse in (False, True):
-        head.press('Enter')
+        head.press("Enter")
         numbers = [int(o) for o in column()]
         assert numbers == sorted(numbers, reverse=reverse)
-    page.locator('a.glightbox').first.press('Enter')
+    page.locator("a.glightbox").first.press("Enter")
     page.wait_for_function("document.querySelector('.gslide.current img')?.offsetWidth > 1200")
-    assert page.locator('.gslide.current img').get_attribute('alt')
-    page.keyboard.press('Escape')
-    page.locator('.glightbox-container').wait_for(state='detached')
-    with page.expect_navigation(): page.locator('.md-footer__link--next').click()
-    assert page.url.endswith('/results/mnist/fc1-bnn.html')
+    assert page.locator(".gslide.current img").get_attribute("alt")
+    page.keyboard.press("Escape")
+    page.locator(".glightbox-container").wait_for(state="detached")
+    with page.expect_navigation():
+        page.locator(".md-footer__link--next").click()
+    assert page.url.endswith("/results/mnist/fc1-bnn.html")

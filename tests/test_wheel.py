@@ -1,4 +1,5 @@
 "The installed package works without the repository."
+
 import os
 import shutil
 import subprocess
@@ -9,18 +10,43 @@ from conftest import REPO
 
 def test_wheel(tmp_path):
     "A wheel, unpacked far from the repository, runs an experiment on its own digits and reads the ticket"
-    source, site, empty = tmp_path / 'source', tmp_path / 'site', tmp_path / 'empty'
+    source, site, empty = tmp_path / "source", tmp_path / "site", tmp_path / "empty"
     empty.mkdir()
-    for part in 'mplt', 'data/mnist5k': shutil.copytree(REPO / part, source / part)
-    for file in 'pyproject.toml', 'README.md', 'LICENSE': shutil.copy(REPO / file, source)
-    pip = [sys.executable, '-m', 'pip', '--quiet', '--disable-pip-version-check']
-    subprocess.run([*pip, 'wheel', '--no-deps', '--no-build-isolation', '-w', tmp_path, source], check=True)
-    subprocess.run([*pip, 'install', '--no-deps', '--target', site, *tmp_path.glob('*.whl')], check=True)
-    env = {k: v for k, v in os.environ.items() if not k.startswith('MPLT_')} | {'PYTHONPATH': str(site)}
+    for part in "mplt", "data/mnist5k":
+        shutil.copytree(REPO / part, source / part)
+    for file in "pyproject.toml", "README.md", "LICENSE":
+        shutil.copy(REPO / file, source)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source], check=True
+    )
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--target", site, *tmp_path.glob("*.whl")], check=True
+    )
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MPLT_")} | {
+        "PYTHONPATH": str(site)
+    }
 
-    def sh(*words): return subprocess.run([sys.executable, *words], cwd=empty, env=env, check=True, capture_output=True, text=True).stdout
-    assert sh('-c', 'import mplt; print(mplt.__file__)').startswith(str(site))
-    mplt = '-c', 'import sys; from mplt.command import main; sys.exit(main())'
-    sh(*mplt, 'run', '--dataset', 'mnist5k', '--method', 'mpt-1-32', '--sparsity', '0.5', '--epochs', '1', '--out', 'out')
-    assert 'mpt-1-32' in sh(*mplt, 'ticket', 'info', 'out/ticket.safetensors')
-    assert 'imp' in sh(*mplt, 'methods')
+    def sh(*words):
+        return subprocess.run(
+            [sys.executable, *words], cwd=empty, env=env, check=True, capture_output=True, text=True
+        ).stdout
+
+    assert sh("-c", "import mplt; print(mplt.__file__)").startswith(str(site))
+    mplt = "-c", "import sys; from mplt.command import main; sys.exit(main())"
+    sh(
+        *mplt,
+        "run",
+        "--dataset",
+        "mnist5k",
+        "--method",
+        "mpt-1-32",
+        "--sparsity",
+        "0.5",
+        "--epochs",
+        "1",
+        "--out",
+        "out",
+    )
+    assert "mpt-1-32" in sh(*mplt, "ticket", "info", "out/ticket.safetensors")
+    assert "imp" in sh(*mplt, "methods")
