@@ -746,7 +746,7 @@ def _leave_level(folder, c, source, parts, model, cycle):
         weights_total=layers.weights.sum(), weights_kept=layers.kept.sum(), ticket_bytes=size
     )
     measured = dict(
-        sparsity=model.subnet["sparsity"],
+        sparsity=model.subnet.sparsity,
         val_accuracy=val,
         test_accuracy=test,
         **counts,
@@ -838,11 +838,11 @@ def layer_counts(
     scores = {
         k: layers[k].parametrizations.weight[0].scores
         for k in found
-        if METHODS[model.subnet["method"]].mask == "learned"
+        if model.subnet.row.mask == "learned"
     }
-    start = {k: draw_scores(s.shape, model.subnet["seed"], k) for k, s in scores.items()}
+    start = {k: draw_scores(s.shape, model.subnet.seed, k) for k, s in scores.items()}
     one, one_start = (
-        global_masks(o, model.subnet["sparsity"]) if o else {} for o in (scores, start)
+        global_masks(o, model.subnet.sparsity) if o else {} for o in (scores, start)
     )
     count = lambda masks, k, default=None: int(masks[k].count_nonzero()) if k in masks else default
     rows = [

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['DEVICES', 'OPTIMIZERS', 'PRECISIONS', 'log', 'device', 'evaluate', 'cosine', 'optimizer', 'keep_memory', 'step',
-           'Stopped', 'StopSignal', 'save_state', 'load_state', 'epoch', 'check_batch_size', 'fit']
+           'Stopped', 'StopSignal', 'save_state', 'load_state', 'Run', 'train_epoch', 'with_bar', 'check_batch_size',
+           'fit', 'epoch_and_state']
 
-# %% ../nbs/07_train.ipynb #d51d7915
+# %% ../nbs/07_train.ipynb #ed47a92c
 import ctypes
 import logging
 import math
@@ -14,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,9 +28,9 @@ from tqdm import tqdm
 from .data import Images, Source, batches
 from .errors import UserError, pick, replacing
 from .prune import rewind, snapshot, sparsity_at
-from .subnet import METHODS, set_sparsity, subnet_of
+from .subnet import set_sparsity, subnet_of
 
-# %% ../nbs/07_train.ipynb #11d1db76
+# %% ../nbs/07_train.ipynb #f701d4d8
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -41,9 +43,9 @@ def device(
     if name == "auto":
         name = next(k for k, ok in there.items() if ok)
     if not there[name]:
+        usable = ", ".join(k for k, ok in there.items() if ok)
         raise UserError(
-            f"device {name!r} is not available on this machine: use 'auto', or one of "
-            + ", ".join(k for k, ok in there.items() if ok)
+            f"device {name!r} is not available on this machine: use 'auto', or one of {usable}"
         )
     return torch.device(name)
 
@@ -77,17 +79,18 @@ def cosine(
         return lr * progress / warmup
     return lr * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
 
-# %% ../nbs/07_train.ipynb #dfd38e63
-OPTIMIZERS = dict(
-    sgd=lambda params, lr, momentum, weight_decay, **kw: torch.optim.SGD(
-        params, lr, momentum, weight_decay=weight_decay, **kw
-    ),
-    adam=lambda params, lr, momentum, weight_decay, **kw: torch.optim.Adam(
-        params, lr, (momentum, 0.999), weight_decay=weight_decay, **kw
-    ),
-)
+# %% ../nbs/07_train.ipynb #ca1a1167
+def _sgd(params, lr, momentum, weight_decay, fused):
+    return torch.optim.SGD(params, lr, momentum, weight_decay=weight_decay, fused=fused)
 
-# %% ../nbs/07_train.ipynb #e3a2e4da
+
+def _adam(params, lr, momentum, weight_decay, fused):
+    return torch.optim.Adam(params, lr, (momentum, 0.999), weight_decay=weight_decay, fused=fused)
+
+
+OPTIMIZERS = dict(sgd=_sgd, adam=_adam)
+
+
 def optimizer(
     model: nn.Module,  # Every parameter that requires a gradient is optimised
     name: str,  # A name in `OPTIMIZERS`
@@ -98,12 +101,8 @@ def optimizer(
     "An optimiser for the trainable parameters"
     params = [p for p in model.parameters() if p.requires_grad]
     if params:
-        return OPTIMIZERS[name](
-            params, lr, momentum, weight_decay, fused=params[0].device.type in ("cpu", "cuda")
-        )
-
-# %% ../nbs/07_train.ipynb #ce6cadca
-PRECISIONS = ("fp32", "bf16")
+        fused = params[0].device.type in ("cpu", "cuda")
+        return OPTIMIZERS[name](params, lr, momentum, weight_decay, fused)
 
 # %% ../nbs/07_train.ipynb #bba7044a
 def keep_memory():
@@ -115,7 +114,10 @@ def keep_memory():
     mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap as well
     mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap stays
 
-# %% ../nbs/07_train.ipynb #9e0c7e89
+# %% ../nbs/07_train.ipynb #3250bf32
+PRECISIONS = ("fp32", "bf16")
+
+
 def step(
     model: nn.Module,  # In training mode
     opt,  # From `optimizer`, or None
@@ -125,10 +127,8 @@ def step(
     label_smoothing: float = 0.0,  # Share of the target that is spread over all classes
 ) -> tuple:  # Loss (a scalar tensor) and logits (n, classes), both detached
     "One training step"
-    with (
-        torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"),
-        torch.set_grad_enabled(opt is not None),
-    ):
+    half = torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16")
+    with half, torch.set_grad_enabled(opt is not None):
         logits = model(x)
         loss = F.cross_entropy(logits.float(), y, label_smoothing=label_smoothing)
     if opt:
@@ -137,36 +137,28 @@ def step(
         opt.step()
     return loss.detach(), logits.detach()
 
-# %% ../nbs/07_train.ipynb #4d8cc2cd
-log = logging.getLogger("mplt")
-
-# %% ../nbs/07_train.ipynb #44feff78
+# %% ../nbs/07_train.ipynb #db815c2e
 class Stopped(Exception):
-    "Training was asked to stop, and its state is saved if it has a file; the arguments are a sentence and the signal's number"
+    "Training was asked to stop, and its state is saved; a sentence, and the signal's number"
 
-# %% ../nbs/07_train.ipynb #409388d8
+
 class StopSignal:
     "While active, SIGINT and SIGTERM are noted in `number` instead of ending the process"
 
     number = None
 
-    def _note(self, number, frame):
+    def note(self, number, frame):
         self.number = number
 
     def __enter__(self):
-        main = (
-            threading.current_thread() is threading.main_thread()
-        )  # elsewhere Python cannot handle signals
-        self.old = (
-            {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-            if main
-            else {}
-        )
+        self.old = {}
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python handles none
+            self.old = {s: signal.signal(s, self.note) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, error, *_):
-        for s, handler in self.old.items():
-            signal.signal(s, handler)
+        for number, handler in self.old.items():
+            signal.signal(number, handler)
         if self.number and not error:
             signal.raise_signal(self.number)  # it came too late for the loop
 
@@ -182,7 +174,7 @@ def save_state(
         except RuntimeError as e:
             raise OSError(e) from e  # PyTorch's word for a full disk
 
-# %% ../nbs/07_train.ipynb #68f31fb3
+# %% ../nbs/07_train.ipynb #aa6c47b3
 def load_state(
     path,  # File from `save_state`
 ) -> dict:  # With all tensors on the CPU
@@ -190,237 +182,194 @@ def load_state(
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
-        raise UserError(
-            f"{path} is damaged ({type(e).__name__}): delete it to start this run afresh"
-        ) from e
+        damage = f"{path} is damaged ({type(e).__name__})"
+        raise UserError(f"{damage}: delete it to start this run afresh") from e
 
-# %% ../nbs/07_train.ipynb #35c3dcf2
-def _start():
-    return dict(cycle=0, epoch=0, step=0) | _since()
+# %% ../nbs/07_train.ipynb #f0649ff3
+class Run:
+    "A run on its way: where it is, its rows, and what its cycles go back to"
 
+    def __init__(
+        self,
+        model: nn.Module,  # From `as_subnet`
+        opt,  # From `optimizer`, or None
+        cfg,  # As for `fit`
+        steps: int,  # In an epoch
+        path=None,  # File of its state, taken up if it is there; None: not saved
+    ):
+        self.model, self.opt, self.cfg, self.steps, self.path = model, opt, cfg, steps, path
+        self.cycle = self.epoch = self.step = 0
+        self.start = snapshot(model, opt) if subnet_of(model).row.cycles else None
+        self.rows, self.sums, self.seconds = [], torch.zeros(3), 0.0
+        if path and Path(path).exists():
+            self.take_up(load_state(path))
 
-def _since():
-    return dict(
-        sums=torch.zeros(3), seconds=0.0
-    )  # since the last row: images, their losses, right answers
+    def __str__(self):
+        cycle = f"cycle {self.cycle}/{self.cfg.cycles}, " if self.cfg.cycles else ""
+        return f"{cycle}epoch {self.epoch + 1}/{self.cfg.epochs}"
 
-# %% ../nbs/07_train.ipynb #eee45cb9
-def _row(model, parts, source, cfg, at, steps, lr):
-    "Look at the validation images, and sum up what happened since the last row"
-    (n, loss, right), seconds = at["sums"].tolist(), at["seconds"]
-    val_loss, val_accuracy = evaluate(model, parts.val, source)
-    at.update(_since())
-    past = (
-        at["cycle"] * (cfg.epochs - cfg.rewind_epoch) + at["epoch"]
-    )  # epochs of this run before this one; later cycles begin at rewind_epoch
-    return dict(
-        cycle=at["cycle"],
-        epoch=at["epoch"] + 1,
-        iteration=past * steps + at["step"],
-        sparsity=model.subnet["sparsity"],
-        lr=lr,
-        train_loss=loss / n,
-        train_accuracy=right / n,
-        val_loss=val_loss,
-        val_accuracy=val_accuracy,
-        seconds=seconds,
-        images_per_second=n / seconds,
-    )
+    def prune(self):
+        "Bring the model to the sparsity that it has at this moment"
+        epochs = self.epoch + self.step / max(1, self.steps)
+        sparsity = sparsity_at(self.model.subnet, self.cfg, self.cycle, epochs)
+        if sparsity != self.model.subnet.sparsity:
+            set_sparsity(self.model, sparsity)
 
-# %% ../nbs/07_train.ipynb #a6af4484
-def epoch(
-    model: nn.Module,  # From `as_subnet`
-    opt,  # From `optimizer`, or None
+    def next_cycle(self):
+        "Prune, and go back to the start"
+        self.cycle, self.epoch = self.cycle + 1, self.cfg.rewind_epoch
+        self.prune()
+        rewind(self.model, self.opt, self.start, self.cycle)
+
+    def count(self, loss, logits, y):
+        "Add a batch to what the next row sums up: images, their losses, right answers"
+        n, right = loss.new_tensor(len(y)), (logits.argmax(1) == y).sum()
+        self.sums = self.sums.to(y.device) + torch.stack([n, loss * len(y), right])
+
+    def add_row(self, parts, source, lr):
+        "Look at the validation images, and sum up what happened since the last row"
+        n, loss, right = self.sums.tolist()
+        val_loss, val_accuracy = evaluate(self.model, parts.val, source)
+        cycle_epochs = self.cfg.epochs - self.cfg.rewind_epoch  # later cycles begin at rewind_epoch
+        row = dict(cycle=self.cycle, epoch=self.epoch + 1)
+        row["iteration"] = (self.cycle * cycle_epochs + self.epoch) * self.steps + self.step
+        row |= dict(sparsity=self.model.subnet.sparsity, lr=lr)
+        row |= dict(train_loss=loss / n, train_accuracy=right / n)
+        row |= dict(val_loss=val_loss, val_accuracy=val_accuracy)
+        row |= dict(seconds=self.seconds, images_per_second=n / self.seconds)
+        self.rows.append(row)
+        self.sums, self.seconds = torch.zeros(3), 0.0
+
+    def save(self):
+        "Write everything that is needed to go on"
+        if not self.path:
+            return
+        at = {k: getattr(self, k) for k in ("cycle", "epoch", "step", "sums", "seconds")}
+        state = dict(cfg=dict(vars(self.cfg)), curves=self.rows, at=at)
+        state |= dict(model=self.model.state_dict(), optimizer=self.opt and self.opt.state_dict())
+        state["start"] = (
+            self.start if self.cfg.rewind_epoch else None
+        )  # else the seed gives it back
+        save_state(self.path, state)
+
+    def take_up(self, state):
+        "Go on from there; raises `UserError` if it is another run's state"
+        if state.get("cfg") != vars(self.cfg):
+            other = f"{self.path} is the state of a run with other settings"
+            raise UserError(f"{other}: give another file, or delete it to start afresh")
+        try:
+            self.model.load_state_dict(state["model"])
+            if self.opt:
+                self.opt.load_state_dict(state["optimizer"])
+            vars(self).update(state["at"], rows=state["curves"], start=state["start"] or self.start)
+            if self.model.subnet.row.weights == "redrawn":
+                self.model.subnet = replace(self.model.subnet, draw=self.cycle)
+        except Exception as e:
+            misfit = f"{self.path} does not fit this run ({type(e).__name__})"
+            raise UserError(f"{misfit}: delete it to start this run afresh") from e
+
+# %% ../nbs/07_train.ipynb #610b457d
+def train_epoch(
+    run: Run,  # Where it is; kept up to date
     parts: SimpleNamespace,  # `train` and `val` images, on the model's device
     source: Source,  # Statistics and augmentation
-    cfg,  # As for `fit`
-    at: dict,  # Where the run is; kept up to date
     stop: StopSignal,  # Looked at after each step
-):  # Yields rows
+):
     "Train for one epoch, or for the rest of one; raises `Stopped` if asked to stop"
-    model.train()
-    size, steps, n = (
-        cfg.batch_size,
-        len(parts.train.y) // cfg.batch_size,
-        at["cycle"] * cfg.epochs + at["epoch"],
-    )
-    start = time.perf_counter() - at["seconds"]
-    with _bar(cfg, at, steps) as bar:
-        for i, (x, y) in enumerate(
-            batches(parts.train, source, size, cfg.seed, n, at["step"], cfg.shift), at["step"] + 1
-        ):
-            lr = cosine(
-                cfg.lr, (at["epoch"] + (i - 1) / steps) / cfg.epochs, cfg.warmup / cfg.epochs
-            )
-            for g in opt.param_groups if opt else ():
-                g["lr"] = lr
-            loss, logits = step(model, opt, x, y, cfg.precision, cfg.label_smoothing)
-            _prune(model, cfg, at["cycle"], at["epoch"] + i / steps)
-            at.update(
-                step=i,
-                sums=at["sums"].to(y.device)
-                + torch.stack([loss.new_tensor(size), loss * size, (logits.argmax(1) == y).sum()]),
-                seconds=time.perf_counter() - start,
-            )
-            if bar.update(size):
-                bar.set_postfix(
-                    loss=f"{at['sums'][1] / at['sums'][0]:.3f}",
-                    accuracy=f"{at['sums'][2] / at['sums'][0]:.3f}",
-                )
-            if i == steps or (cfg.test_freq and i % cfg.test_freq == 0):
-                yield _row(model, parts, source, cfg, at, steps, lr)
-                start = time.perf_counter()
-            if stop.number and i < steps:
-                raise Stopped(
-                    f"stopped in {_where(cfg, at)} after {i} of {steps} steps", stop.number
-                )
-
-# %% ../nbs/07_train.ipynb #8f355f69
-def _where(cfg, at):
-    return (
-        f"cycle {at['cycle']}/{cfg.cycles}, " if cfg.cycles else ""
-    ) + f"epoch {at['epoch'] + 1}/{cfg.epochs}"
+    cfg, start = run.cfg, time.perf_counter() - run.seconds
+    run.model.train()
+    number = run.cycle * cfg.epochs + run.epoch
+    feed = batches(parts.train, source, cfg.batch_size, cfg.seed, number, run.step, cfg.shift)
+    for x, y in with_bar(feed, run):
+        progress = (run.epoch + run.step / run.steps) / cfg.epochs
+        lr = cosine(cfg.lr, progress, cfg.warmup / cfg.epochs)
+        for group in run.opt.param_groups if run.opt else ():
+            group["lr"] = lr
+        loss, logits = step(run.model, run.opt, x, y, cfg.precision, cfg.label_smoothing)
+        run.step += 1
+        run.prune()
+        run.count(loss, logits, y)
+        run.seconds = time.perf_counter() - start
+        if run.step == run.steps or (cfg.test_freq and run.step % cfg.test_freq == 0):
+            run.add_row(parts, source, lr)
+            start = time.perf_counter()
+        if stop.number and run.step < run.steps:
+            raise Stopped(f"stopped in {run} after {run.step} of {run.steps} steps", stop.number)
 
 
-def _bar(cfg, at, steps):
-    return tqdm(
-        total=steps * cfg.batch_size,
-        initial=at["step"] * cfg.batch_size,
-        desc=_where(cfg, at),
-        unit=" images",
-        leave=False,
-        disable=not sys.stderr.isatty(),
-    )
+def with_bar(feed, run):
+    size = run.cfg.batch_size
+    look = dict(desc=str(run), unit=" images", leave=False, disable=not sys.stderr.isatty())
+    with tqdm(total=run.steps * size, initial=run.step * size, **look) as bar:
+        for x, y in feed:
+            yield x, y
+            if bar.update(size) and run.sums[0]:
+                n, loss, right = run.sums.tolist()
+                bar.set_postfix(loss=f"{loss / n:.3f}", accuracy=f"{right / n:.3f}")
 
-
-def _prune(model, cfg, cycle, epochs):
-    "Bring the model to the sparsity that it has at this moment"
-    if (now := sparsity_at(model.subnet, cfg, cycle, epochs)) != model.subnet["sparsity"]:
-        set_sparsity(model, now)
-
-# %% ../nbs/07_train.ipynb #6dc7aacb
+# %% ../nbs/07_train.ipynb #76b0a40d
 def check_batch_size(
     size: int,  # Images in a batch
     images: Images,  # To train on
 ):
     "Refuse a batch that the training images cannot fill"
-    if not 0 < size <= len(images.y):
-        raise UserError(
-            f"batch_size {size} does not fit: there are {len(images.y)} training images"
-        )
+    n = len(images.y)
+    if not 0 < size <= n:
+        raise UserError(f"batch_size {size} does not fit: there are {n} training images")
+
+# %% ../nbs/07_train.ipynb #2e81df5e
+log = logging.getLogger("mplt")
 
 
-def _check_finite(model, row):
-    if not (
-        math.isfinite(row["train_loss"])
-        and all(p.isfinite().all() for p in model.parameters() if p.requires_grad)
-    ):
-        raise UserError(
-            f"training diverged in epoch {row['epoch']} (loss {row['train_loss']:.3g}): try a lower lr"
-        )
-
-# %% ../nbs/07_train.ipynb #9558fdd4
-class _Run:
-    "A run's state: rows, where it is, what its cycles go back to; in memory and on disk"
-
-    def __init__(self, model, opt, cfg, path):
-        self.model, self.opt, self.cfg, self.path = model, opt, cfg, path
-        self.curves, self.at, self.start = (
-            [],
-            _start(),
-            METHODS[subnet_of(model)["method"]].cycles and snapshot(model, opt) or None,
-        )
-        if path and Path(path).exists():
-            self._take_up(load_state(path))
-
-    def save(self):
-        keep = self.start if self.cfg.rewind_epoch else None  # otherwise the seed gives it back
-        if self.path:
-            save_state(
-                self.path,
-                dict(
-                    cfg=dict(vars(self.cfg)),
-                    model=self.model.state_dict(),
-                    optimizer=self.opt and self.opt.state_dict(),
-                    curves=self.curves,
-                    at=self.at,
-                    start=keep,
-                ),
-            )
-
-    def _take_up(self, state):
-        if state.get("cfg") != vars(self.cfg):
-            raise UserError(
-                f"{self.path} is the state of a run with other settings: give another file, or delete it to start afresh"
-            )
-        try:
-            self.model.load_state_dict(state["model"])
-            if self.opt:
-                self.opt.load_state_dict(state["optimizer"])
-            self.curves, self.at, self.start = (
-                state["curves"],
-                state["at"],
-                state["start"] or self.start,
-            )
-            if METHODS[self.model.subnet["method"]].weights == "redrawn":
-                self.model.subnet["draw"] = self.at["cycle"]
-        except Exception as e:
-            raise UserError(
-                f"{self.path} does not fit this run ({type(e).__name__}): delete it to start this run afresh"
-            ) from e
-
-# %% ../nbs/07_train.ipynb #a8a2e8d1
 def fit(
     model: nn.Module,  # From `as_subnet`, on its device; for cycles with sparsity 0
     parts: SimpleNamespace,  # `train` and `val` images, on the same device
     source: Source,  # What they are images of
-    cfg,  # With `epochs`, `batch_size`, `optimizer`, `lr`, `warmup`, `momentum`, `weight_decay`, `label_smoothing`, `precision`, `seed`, `sparsity`, `test_freq`, `cycles`, `rewind_epoch`, `mini_batch`, `shift`; what they mean stands at `Config` in the chapter experiment
-    path=None,  # File of the state: written after each epoch and on a signal, taken up if it is there; None: not saved
+    cfg,  # The settings of a training; what they mean stands at `Config`
+    path=None,  # File of the state, taken up if it is there; None: not saved
     trained=lambda cycle: None,  # Called after each training with its number, from 0
-) -> list:  # Rows, each a dict: cycle, epoch, iteration, sparsity, lr, train_loss, train_accuracy, val_loss, val_accuracy, seconds, images_per_second
-    "Train a model (in cycles, if its method says so), or go on training it; raises `Stopped` after a signal"
+) -> list:  # Rows, each a dict: cycle, epoch, iteration, sparsity, lr, train_loss, train_accuracy,
+    # val_loss, val_accuracy, seconds, images_per_second
+    "Train a model, in cycles if its method says so, or go on; raises `Stopped` after a signal"
     check_batch_size(cfg.batch_size, parts.train)
-    run = _Run(
-        model, optimizer(model, cfg.optimizer, cfg.lr, cfg.momentum, cfg.weight_decay), cfg, path
-    )
-    at = run.at
+    opt = optimizer(model, cfg.optimizer, cfg.lr, cfg.momentum, cfg.weight_decay)
+    run = Run(model, opt, cfg, len(parts.train.y) // cfg.batch_size, path)
     with StopSignal() as stop:
-        for cycle in range(at["cycle"], cfg.cycles + 1):
-            if cycle > at["cycle"]:
-                at.update(cycle=cycle, epoch=cfg.rewind_epoch)
-                _prune(model, cfg, cycle, cfg.rewind_epoch)
-                rewind(model, run.opt, run.start, cycle)
-            _prune(
-                model,
-                cfg,
-                cycle,
-                at["epoch"] + at["step"] / max(1, len(parts.train.y) // cfg.batch_size),
-            )
-            while at["epoch"] < cfg.epochs:
-                _train_epoch(run, parts, source, stop)
-            trained(cycle)
-    return run.curves
+        while True:
+            run.prune()
+            while run.epoch < cfg.epochs:
+                epoch_and_state(run, parts, source, stop)
+            trained(run.cycle)
+            if run.cycle == cfg.cycles:
+                return run.rows
+            run.next_cycle()
 
-# %% ../nbs/07_train.ipynb #f004dfa8
-def _train_epoch(run, parts, source, stop):
+
+def epoch_and_state(run, parts, source, stop):
     "An epoch, its rows, its state on disk"
-    cfg, at = run.cfg, run.at
     try:
-        for row in epoch(run.model, run.opt, parts, source, cfg, at, stop):
-            run.curves.append(row)
+        train_epoch(run, parts, source, stop)
     except Stopped:
         run.save()
         raise
-    _check_finite(run.model, row)
-    log.info(
-        _where(cfg, at)
-        + ": loss {train_loss:.3f}, accuracy {train_accuracy:.3f}, validation {val_accuracy:.3f}, {images_per_second:.0f} images/s".format(
-            **row
-        )
-    )
-    at.update(epoch=at["epoch"] + 1, step=0)
-    if at["cycle"] == 0 and 0 < at["epoch"] == cfg.rewind_epoch:
+    _check_finite(run.model, run.rows[-1])
+    log.info(f"{run}: {_told(run.rows[-1])}")
+    done = f"stopped after {run}"
+    run.epoch, run.step = run.epoch + 1, 0
+    if run.cycle == 0 and run.epoch == run.cfg.rewind_epoch:
         run.start = snapshot(run.model, run.opt)
     run.save()
-    if stop.number and (at["epoch"] < cfg.epochs or at["cycle"] < cfg.cycles):
-        raise Stopped("stopped after " + _where(cfg, at | dict(epoch=at["epoch"] - 1)), stop.number)
+    if stop.number and (run.epoch, run.cycle) != (run.cfg.epochs, run.cfg.cycles):
+        raise Stopped(done, stop.number)
+
+
+def _told(row):
+    accuracy = f"accuracy {row['train_accuracy']:.3f}, validation {row['val_accuracy']:.3f}"
+    return f"loss {row['train_loss']:.3f}, {accuracy}, {row['images_per_second']:.0f} images/s"
+
+
+def _check_finite(model, row):
+    numbers = [p for p in model.parameters() if p.requires_grad]
+    if not (math.isfinite(row["train_loss"]) and all(p.isfinite().all() for p in numbers)):
+        what = f"training diverged in epoch {row['epoch']} (loss {row['train_loss']:.3g})"
+        raise UserError(f"{what}: try a lower lr")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load as read_tensors
+from safetensors.torch import save as tensor_bytes
 from torch import nn
 
 from mplt import ticket
@@ -162,8 +163,8 @@ def forged(path, out, header=lambda h: None, tensors=lambda t: None):
     t = read_tensors(raw)
     header(h)
     tensors(t)
-    h["sha256"] = ticket._sealed(h, t)
-    out.write_bytes(ticket._file_bytes(h, t))
+    h["sha256"] = ticket.sealed(h, t)
+    out.write_bytes(tensor_bytes(t, {"mplt": json.dumps(h, sort_keys=True)}))
     return out
 
 
@@ -312,8 +313,35 @@ def test_networks_that_a_ticket_cannot_hold(tmp_path):
     net.register_buffer("index", torch.arange(3))
     with pytest.raises(UserError, match="index does not fit into a ticket"):
         ticket.save(tmp_path / "t", net)
-    with pytest.raises(UserError, match="does not fit into a ticket"):
-        ticket.save(tmp_path / "t", as_subnet(nn.Sequential(nn.Linear(4, 4)).double(), "dense", 0))
+    with pytest.raises(UserError, match="convert the network in float32"):
+        as_subnet(nn.Sequential(nn.Linear(4, 4)).double(), "dense", 0)
+    with pytest.raises(UserError, match="is a single layer"):
+        as_subnet(nn.Linear(4, 4), "dense", 0)
+
+
+def ones(net):
+    net[0].parametrizations.weight.original.data.fill_(1.0)
+
+
+def nans(net):
+    net[0].parametrizations.weight[0].scores.data.fill_(np.nan)
+
+
+@pytest.mark.parametrize(
+    "method, change, says",
+    [
+        ("mpt-1-32", ones, "weights of layer '0' are not those of seed 0"),
+        ("mpt-1-32", nans, "scores of layer '0' are not all numbers"),
+        ("mpt-1-32", lambda net: net.bfloat16(), "the weight of 0 does not fit into a ticket"),
+        ("imp", lambda net: net.double(), "the weight of 0 does not fit into a ticket"),
+    ],
+)
+def test_what_load_would_refuse_is_not_saved(tmp_path, method, change, says):
+    net = as_subnet(nn.Sequential(nn.Linear(4, 4)), method, 0.5)
+    change(net)
+    with pytest.raises(UserError, match=says):
+        ticket.save(tmp_path / "t", net)
+    assert not (tmp_path / "t").exists()
 
 
 def test_a_layer_with_an_unlucky_name(tmp_path):
