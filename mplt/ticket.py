@@ -236,7 +236,7 @@ def save(
         tmp.write_bytes(raw)
     return len(raw)
 
-# %% ../nbs/08_ticket.ipynb #607cd588
+# %% ../nbs/08_ticket.ipynb #350e9657
 MAX_BYTES, MAX_WEIGHTS, MAX_IMAGE = 2**31, 2**27, 2**18
 
 
@@ -259,7 +259,7 @@ def read_file(
         raise UserError(f"{path} is not a ticket ({type(e).__name__}: {e}): {expected}") from None
     if header.get("format") != FORMAT:
         known = f"this version of mplt reads format {FORMAT}"
-        raise UserError(f"{path} has format {header.get('format')}: {known}")
+        raise UserError(f"{path} has format {header.get('format')!r}: {known}")
     if header.get("sha256") != sealed(header, tensors):
         raise UserError(f"{path} is damaged: its content does not match its checksum; get it again")
     return header, tensors
