@@ -73,6 +73,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'mplt.engine.stable': ('engine.html#stable', 'mplt/engine.py'),
                              'mplt.engine.stage_paths': ('engine.html#stage_paths', 'mplt/engine.py')},
             'mplt.errors': { 'mplt.errors.UserError': ('errors.html#usererror', 'mplt/errors.py'),
+                             'mplt.errors.UserError.__init__': ('errors.html#usererror.__init__', 'mplt/errors.py'),
                              'mplt.errors.check_name': ('errors.html#check_name', 'mplt/errors.py'),
                              'mplt.errors.pick': ('errors.html#pick', 'mplt/errors.py'),
                              'mplt.errors.replacing': ('errors.html#replacing', 'mplt/errors.py')},
