@@ -131,7 +131,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'mplt.models.binary_activations': ('models.html#binary_activations', 'mplt/models.py'),
                              'mplt.models.build': ('models.html#build', 'mplt/models.py'),
                              'mplt.models.set_bn': ('models.html#set_bn', 'mplt/models.py')},
-            'mplt.pipeline': { 'mplt.pipeline._clear': ('pipeline.html#_clear', 'mplt/pipeline.py'),
+            'mplt.pipeline': { 'mplt.pipeline._check_runs': ('pipeline.html#_check_runs', 'mplt/pipeline.py'),
                                'mplt.pipeline.check_suite': ('pipeline.html#check_suite', 'mplt/pipeline.py'),
                                'mplt.pipeline.root': ('pipeline.html#root', 'mplt/pipeline.py'),
                                'mplt.pipeline.run_folders': ('pipeline.html#run_folders', 'mplt/pipeline.py'),
