@@ -1,4 +1,4 @@
-"""Makes the pages of the site: a hook of MkDocs that turns notebooks, modules and results into Markdown."""
+"Makes the pages of the site: a hook of MkDocs that turns notebooks, modules and results into Markdown"
 
 import base64
 import json
@@ -23,12 +23,10 @@ SYMBOL = re.compile(
 
 
 def on_config(config):
-    "The address of the repository and of the site are those of pyproject.toml, `[project.urls]`, if it has any"
+    "The addresses of the repository and of the site are those of pyproject.toml, `[project.urls]`, if any"
     cfg = get_config()
-    config.site_description, config.site_url = (
-        cfg.description,
-        cfg.doc_host and cfg.doc_host + cfg.doc_baseurl,
-    )
+    config.site_description = cfg.description
+    config.site_url = cfg.doc_host and cfg.doc_host + cfg.doc_baseurl
     config.repo_url, config.repo_name = cfg.git_url, "Repository"
 
 
@@ -57,29 +55,19 @@ def on_files(files, config):
     for name, f in notebooks.items():
         site.notebook(ROOT / "_proc" / f.name, f"nbs/{f.name}", code=name != "index")
     for f in modules:
-        site.add(
-            f"api/{f.stem}.md",
-            f'---\nsearch: {{exclude: true}}\n---\n\n# mplt/{f.name}\n\n```python linenums="1"\n{f.read_text()}\n```\n',
-        )
+        head = f"---\nsearch: {{exclude: true}}\n---\n\n# mplt/{f.name}"
+        site.add(f"api/{f.stem}.md", f'{head}\n\n```python linenums="1"\n{f.read_text()}\n```\n')
     site.add(
-        "api/index.md",
-        "# API\n\n> Every function and class, by chapter\n\n" + "\n\n".join(site.api),
+        "api/index.md", "\n\n".join(["# API", "> Every function and class, by chapter", *site.api])
     )
-    suites = [
-        suite(site, name, [f for f in runs if f.parts[-4] == name])
-        for name in sorted({f.parts[-4] for f in runs})
-    ]
-    site.add(
-        "results/index.md",
-        "# Results\n\n> What the suites of experiments found\n\n"
-        + "\n".join(f"- [{name}]({name}/index.md): {about(name)}" for o in suites for name in o),
-    )
+    names = sorted({f.parts[-4] for f in runs})
+    suites = [suite(site, name, [f for f in runs if f.parts[-4] == name]) for name in names]
+    found = "\n".join(f"- [{name}]({name}/index.md): {about(name)}" for name in names)
+    site.add("results/index.md", f"# Results\n\n> What the suites of experiments found\n\n{found}")
 
     chapters = [f"{name}.md" for name, f in notebooks.items() if f.name[0].isdigit()]
     lab = [f"{name}.md" for name in notebooks if name == "explore"]
-    guides = [
-        f"{name}.md" for name in notebooks if f"{name}.md" not in ["index.md", *chapters, *lab]
-    ]
+    guides = [f"{name}.md" for name in notebooks if name.startswith("guide_")]
     sections = {
         "Book": chapters,
         "Guides": guides,
@@ -93,21 +81,21 @@ def on_files(files, config):
 def about(name):
     "The comment at the top of a suite's params.yaml"
     params = ROOT / "suites" / name / "params.yaml"
-    text = (
-        params if params.exists() else ROOT / "params.yaml"
-    ).read_text()  # the quick suite's is at the top
+    if not params.exists():  # the quick suite's is at the top
+        params = ROOT / "params.yaml"
+    text = params.read_text()
     return " ".join(re.match(r"(#.*\n)*", text)[0].replace("#", "").split())
 
 
 def suite(site, name, runs):
-    "The page of a suite: tables, figures, runs, and what the executed notebooks say of them. Returns its part of the navigation."
+    "The page of a suite: tables, figures, runs, and what is said of them; returns its part of the navigation"
     folder, here = ROOT / "results" / name, f"results/{name}"
-    cells = [
-        "".join(c["source"])
-        for f in folder.glob("*/*.ipynb")
-        for c in json.loads(f.read_text())["cells"]
-    ]
-    notes = {m[1]: c for c in cells if (m := re.match(r"## (\w+):", c))}
+    notes = {}  # T1, F1, …: the cell that says what it is
+    for f in folder.glob("*/*.ipynb"):
+        for c in json.loads(f.read_text())["cells"]:
+            said = "".join(c["source"])
+            if m := re.match(r"## (\w+):", said):
+                notes[m[1]] = said
     text = [f"# {name}", about(name)]
     for f in sorted(folder.glob("tables/*.md")):
         site.copy(f.with_suffix(".csv"), f"{here}/{f.stem}.csv")
@@ -124,9 +112,7 @@ def suite(site, name, runs):
     for f in runs:
         site.notebook(f, str(f.relative_to(ROOT)), title=f.parts[-2])
         o = pd.read_csv(f.parent / "summary.csv")
-        test = dict.fromkeys(
-            f"{100 * a:.1f}" for a in (o.test_accuracy.min(), o.test_accuracy.max())
-        )
+        extremes = [f"{100 * a:.1f}" for a in (o.test_accuracy.min(), o.test_accuracy.max())]
         rows.append(
             {
                 "run": f"[{f.parts[-2]}]({f.parts[-2]}.md)",
@@ -134,7 +120,7 @@ def suite(site, name, runs):
                 "network": o.arch[0],
                 "methods": ", ".join(o.method.unique()),
                 "experiments": len(o),
-                "test %": " to ".join(test),
+                "test %": " to ".join(dict.fromkeys(extremes)),
             }
         )
     text += [
@@ -149,15 +135,12 @@ def suite(site, name, runs):
 def plain(section):
     "A heading and what is said below it, without Markdown: describes an image"
     heading, _, text = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", section).lstrip("# ").partition("\n")
-    return shorten(
-        re.sub(r'\$.*?\$|^\|.*|[`*"\[\]]', "", f"{heading}. {text}", flags=re.M),
-        300,
-        placeholder=" …",
-    )
+    said = re.sub(r'\$.*?\$|^\|.*|[`*"\[\]]', "", f"{heading}. {text}", flags=re.M)
+    return shorten(said, 300, placeholder=" …")
 
 
 class Site:
-    "Collects pages; `pages` says which page shows which file of the repository, `api` what each chapter documents"
+    "Collects pages; `pages`: which page shows which file of the repository; `api`: what chapters document"
 
     def __init__(self, files, config):
         self.files, self.config, self.pages, self.api = files, config, {}, []
@@ -171,12 +154,8 @@ class Site:
 
     def notebook(self, path, source, title=None, code=True):
         "The page of a notebook that lies at `source` in the repository"
-        page, text, said, symbols = (
-            self.pages[source],
-            [] if code else ["---\nhide: [navigation]\n---"],
-            "",
-            [],
-        )
+        page, said, symbols = self.pages[source], "", []
+        text = [] if code else ["---\nhide: [navigation]\n---"]
         for n, cell in enumerate(json.loads(path.read_text())["cells"]):
             src = "".join(cell["source"])
             if cell["cell_type"] == "raw":  # nbdev's front matter
@@ -185,9 +164,8 @@ class Site:
             elif cell["cell_type"] == "markdown":
                 if title:
                     src = re.sub("^# .*", f"# {title}", src)
-                _, mark, section = ("\n" + re.sub("```.*?```", "", src, flags=re.S)).rpartition(
-                    "\n#"
-                )
+                outside_code = "\n" + re.sub("```.*?```", "", src, flags=re.S)
+                _, mark, section = outside_code.rpartition("\n#")
                 said = section if mark else said.split("\n")[0] + "\n" + src
                 text.append(self.linked(src, page, source))
             else:
@@ -197,81 +175,55 @@ class Site:
                 for i, o in enumerate(cell["outputs"]):
                     text.append(self.output(o, page, source, f"{n}-{i}", said, symbols))
         if symbols:
-            self.api.append(
-                f"## [{Path(page).stem}](../{page})\n\n| name | what it is |\n|:--|:--|\n"
-                + "\n".join(symbols)
-            )
+            head = f"## [{Path(page).stem}](../{page})\n\n| name | what it is |\n|:--|:--|"
+            self.api.append("\n".join([head, *symbols]))
         self.add(page, "\n\n".join(text))
 
     def output(self, output, page, source, number, said, symbols):
         "Markdown of a cell's output"
-        data = {
-            k: v if isinstance(v, str) else "".join(v) for k, v in output.get("data", {}).items()
-        }
+        data = {k: "".join(v) for k, v in output.get("data", {}).items()}
         if m := SYMBOL.match(data.get("text/markdown", "")):
             at, name, signature, doc = m.groups()
             if name[0].isupper():
                 signature = signature.replace("def ", "class ", 1)
             anchor = name if any(f"#{name.lower()})" in o for o in symbols) else name.lower()
-            symbols.append(
-                f"| [`{name}`](../{page}#{anchor}) | {self.linked(doc.strip().split(chr(10))[0].strip('*'), 'api/index.md', source)} |"
-            )
-            return self.linked(
-                f'### {name} {{ id="{anchor}" }}\n\n'
-                + (f"[source]({at}){{ .source }}\n\n" if at else "")
-                + signature
-                + doc,
-                page,
-                source,
-            )
+            first_line = doc.strip().split("\n")[0].strip("*")
+            what = self.linked(first_line, "api/index.md", source)
+            symbols.append(f"| [`{name}`](../{page}#{anchor}) | {what} |")
+            heading = f'### {name} {{ id="{anchor}" }}\n\n'
+            if at:
+                heading += f"[source]({at}){{ .source }}\n\n"
+            return self.linked(heading + signature + doc, page, source)
         if "text/markdown" in data:
             return self.linked(data["text/markdown"], page, source)
         if "image/png" in data:
-            name = f"{Path(page).stem}-{number}.png"
-            self.files.append(
-                File.generated(
-                    self.config,
-                    join(dirname(page), name),
-                    content=base64.b64decode(data["image/png"]),
-                )
-            )
-            return f"![{plain(said)}]({name})"
+            return self.image(f"{number}.png", base64.b64decode(data["image/png"]), page, said)
         if "image/svg+xml" in data:
-            name = f"{Path(page).stem}-{number}.svg"
-            self.files.append(
-                File.generated(
-                    self.config, join(dirname(page), name), content=data["image/svg+xml"]
-                )
-            )
-            return f"![{plain(said)}]({name})"
+            return self.image(f"{number}.svg", data["image/svg+xml"], page, said)
         if "text/html" in data:
-            return re.sub(
-                r'<style.*?</style>| (border|class|style)="[^"]*"',
-                "",
-                data["text/html"],
-                flags=re.S,
-            )
+            styles = r'<style.*?</style>| (border|class|style)="[^"]*"'
+            return re.sub(styles, "", data["text/html"], flags=re.S)
         said = data.get("text/plain") or "".join(output.get("text", ""))
         return f'<pre class="output"><code>{escape(said.strip(chr(10)))}</code></pre>'
+
+    def image(self, number, content, page, said):
+        "Markdown of an image that becomes a file beside its page"
+        name = f"{Path(page).stem}-{number}"
+        self.add(join(dirname(page), name), content)
+        return f"![{plain(said)}]({name})"
 
     def linked(self, text, page, source):
         "Markdown whose links lead from `page` to other pages; nbdev's callouts become admonitions"
         cfg = get_config()
+        host = cfg.doc_host + cfg.doc_baseurl.rstrip("/") if cfg.doc_host else ""
 
         def link(m):
-            url, anchor = (
-                m[1].removeprefix(
-                    cfg.doc_host + cfg.doc_baseurl.rstrip("/") if cfg.doc_host else ""
-                ),
-                m[2] or "",
-            )
+            url, anchor = m[1].removeprefix(host), m[2] or ""
             if url.startswith("/blob/"):
                 to, anchor = self.pages[url.split("/", 3)[3]], anchor.replace("#L", "#line-0-")
             elif url.startswith("/"):
-                to, anchor = (
-                    url[1:].replace(".html", ".md"),
-                    re.sub(r"#_.*|\..*", "", anchor),
-                )  # private names and methods have no place of their own
+                # private names and methods have no place of their own
+                to, anchor = url[1:].replace(".html", ".md"), re.sub(r"#_.*|\..*", "", anchor)
             elif re.match(r"\w+:", url) or not url:
                 return m[0]
             else:
@@ -283,10 +235,6 @@ class Site:
 
         parts = CODE.split(text)
         parts[::2] = (re.sub(r"\]\(([^)\s#]*)(#[^)\s]*)?\)", link, o) for o in parts[::2])
-        text = re.sub(
-            r"^:::+ *\{\.callout-(\w+).*?\}\n(.*?)\n:::+$",
-            r"/// \1\n\2\n///",
-            "".join(parts),
-            flags=re.M | re.S,
-        )
+        callout = r"^:::+ *\{\.callout-(\w+).*?\}\n(.*?)\n:::+$"
+        text = re.sub(callout, r"/// \1\n\2\n///", "".join(parts), flags=re.M | re.S)
         return re.sub(r"^(:::.*|<!-- WARNING: THIS FILE.*)$", "", text, flags=re.M)

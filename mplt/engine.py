@@ -21,20 +21,15 @@ def check_parameters(
     nb,  # A notebook as papermill hands it to an engine
 ):
     "Refuse parameters that the notebook does not have"
-    given = nb.metadata.papermill.get("parameters", {})
     cells = [c for c in nb.cells if "parameters" in c.metadata.get("tags", [])]
     if not cells:
         raise UserError(
             "the notebook has no cell tagged 'parameters': tag the one that assigns them"
         )
-    names = [
-        t.id
-        for node in ast.parse(cells[0].source).body
-        if isinstance(node, ast.Assign)
-        for t in node.targets
-    ]
-    for k in given:
-        pick(names, k, "parameter")
+    assigned = [o for o in ast.parse(cells[0].source).body if isinstance(o, ast.Assign)]
+    names = [target.id for o in assigned for target in o.targets]
+    for name in nb.metadata.papermill.get("parameters", {}):
+        pick(names, name, "parameter")
 
 # %% ../nbs/11_engine.ipynb #17d40aae
 def stable(
@@ -45,14 +40,13 @@ def stable(
     nb.metadata.get("language_info", {}).pop("version", None)
     for i, c in enumerate(nb.cells):
         c.id = f"cell-{i}"
-        c.metadata = {"tags": c.metadata["tags"]} if c.metadata.get("tags") else {}
-        if c.cell_type != "code":
-            continue
-        c.execution_count = None
-        c.outputs = [o for o in c.outputs if o.get("name") != "stderr"]
-        for o in c.outputs:
-            if "execution_count" in o:
-                o.execution_count = None
+        c.metadata = {k: v for k, v in c.metadata.items() if k == "tags" and v}
+        if c.cell_type == "code":
+            c.execution_count = None
+            c.outputs = [o for o in c.outputs if o.get("name") != "stderr"]
+            for o in c.outputs:
+                if "execution_count" in o:
+                    o.execution_count = None
     return nb
 
 # %% ../nbs/11_engine.ipynb #38adc8b7
@@ -63,10 +57,9 @@ class MpltEngine:
     def execute_notebook(nb, kernel_name, output_path=None, **kwargs):
         from papermill.engines import NBClientEngine
 
+        kwargs["extra_arguments"] = ["--log-level=40"]  # of the kernel: errors only
         try:
             check_parameters(nb)
-            quiet = ["--log-level=40"]  # of the kernel: errors only
-            kwargs["extra_arguments"] = quiet
             nb = NBClientEngine.execute_notebook(nb, kernel_name, output_path, **kwargs)
             errors = [o for c in nb.cells for o in c.get("outputs", []) if o.output_type == "error"]
             if errors and errors[0].ename in ("UserError", "Stopped"):
@@ -86,15 +79,13 @@ class MpltEngine:
 
 # %% ../nbs/11_engine.ipynb #08786c28
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    "YAML, but a key that is there twice is a mistake"
-
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(k) for k, _ in node.value]
-        twice = [k for i, k in enumerate(keys) if k in keys[:i]]
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{twice[0]!r} is there twice", node.start_mark
-            )
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{key!r} is there twice", problem_mark=node.start_mark
+                )
         return super().construct_mapping(node, deep)
 
 
@@ -105,12 +96,10 @@ def read_params(
     try:
         return dict(yaml.load(Path(file).read_text(encoding="utf8"), _Loader))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as e:
-        why = " ".join(str(e).split())
-        raise UserError(
-            f"{Path(file).resolve()} is no suite ({why}): expected YAML with suite, root, defaults and runs"
-        ) from None
+        expected = "expected YAML with suite, root, defaults and runs"
+        raise UserError(f"{Path(file).resolve()} is no suite ({e}): {expected}") from None
 
-
+# %% ../nbs/11_engine.ipynb #5c98de31
 def stage_paths(
     stage: str,  # As DVC calls it: run@KEY, tables or figures
     params: dict,  # The suite's params.yaml
@@ -119,13 +108,14 @@ def stage_paths(
     name, _, key = stage.rpartition(":")[2].partition("@")
     suite, root = params.get("suite"), params.get("root")
     pick(("run", "tables", "figures"), name, "stage")
-    for what, o in dict(suite=suite, **(dict(run=key) if name == "run" else {})).items():
-        check_name(o, what)
+    check_name(suite, "suite")
     if not isinstance(root, str) or not re.fullmatch(r"(\.\./)*", root):
         raise UserError(f"root {root!r} is not the way to the repository: expected '' or '../../'")
-    out = f"runs/{key}/run" if name == "run" else f"{name}/{name}"
-    parameters = dict(suite=suite) | (dict(key=key) if name == "run" else {})
-    return f"{root}nbs/pipeline/{name}.ipynb", f"{root}results/{suite}/{out}.ipynb", parameters
+    notebook, results = f"{root}nbs/pipeline/{name}.ipynb", f"{root}results/{suite}"
+    if name != "run":
+        return notebook, f"{results}/{name}/{name}.ipynb", dict(suite=suite)
+    check_name(key, "run")
+    return notebook, f"{results}/runs/{key}/run.ipynb", dict(suite=suite, key=key)
 
 # %% ../nbs/11_engine.ipynb #91d833b8
 def main():  # Exit status

@@ -16,25 +16,25 @@ from pathlib import Path
 class UserError(ValueError):
     "A mistake that the user can mend, told in one sentence"
 
+    def __init__(self, sentence: str):
+        super().__init__(re.sub(r"\s*\n\s*", " ", sentence))
+
 # %% ../nbs/00_errors.ipynb #ad537ba8
 def pick(
     table,  # The known names: a dict or a sequence
     name,  # The name that is looked for
     what: str,  # What the name stands for, as the error calls it
 ):
-    "`name` if `table` knows it (matched without regard to case); a `UserError` that suggests the nearest name if not"
-    names = {str(o).lower(): o for o in table}
-    if (key := str(name).lower()) in names:
-        return names[key]
-    near = get_close_matches(key, names, 1)
-    raise UserError(
-        f"unknown {what} {name!r}: "
-        + (
-            f"did you mean {names[near[0]]!r}?"
-            if near
-            else "it is one of " + ", ".join(map(str, table))
-        )
-    )
+    "`name` as `table` spells it, in whatever case; raises `UserError` that suggests the nearest name"
+    known = {str(o).lower(): o for o in table}
+    wanted = str(name).lower()
+    if wanted in known:
+        return known[wanted]
+    nearest = get_close_matches(wanted, known, 1)
+    hint = "it is one of " + ", ".join(map(str, table))
+    if nearest:
+        hint = f"did you mean {known[nearest[0]]!r}?"
+    raise UserError(f"unknown {what} {name!r}: {hint}")
 
 # %% ../nbs/00_errors.ipynb #d107dc50
 def check_name(
@@ -51,15 +51,14 @@ def check_name(
 def replacing(
     path,  # File to write
 ):
-    "Yields a temporary path beside `path`; if all goes well it takes its place, if not it is removed and a failing disk is a `UserError`"
+    "Yields a temporary path that takes the place of `path` if all goes well; `UserError` if the disk fails"
     path = Path(path)
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield tmp
         os.replace(tmp, path)
     except OSError as e:
-        raise UserError(
-            f"{path} could not be written ({' '.join(str(e).split())}): is there space, and may you write there? What was there before is intact"
-        ) from e
+        hint = "is there space, and may you write there? What was there before is intact"
+        raise UserError(f"{path} could not be written ({e}): {hint}") from e
     finally:
         tmp.unlink(missing_ok=True)

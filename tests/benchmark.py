@@ -1,8 +1,8 @@
 """How much dearer than a dense training step is the step of a ticket?  python tests/benchmark.py [ARCH ...]
 
-Timed in turn in one process, so that a busy machine slows all alike: a dense step, the same step of mpt-1-32, the
-textbook way to make it (a full sort of |S| in each layer at each forward, NCHW, fp32), and the making of a batch
-(shuffle, crop, flip, normalise).
+Timed in turn in one process, so that a busy machine slows all alike: a dense step, the same step of mpt-1-32,
+the textbook way to make it (a full sort of |S| in each layer at each forward, NCHW, fp32), and the making
+of a batch (shuffle, crop, flip, normalise).
 """
 
 import statistics
@@ -61,23 +61,22 @@ def main(archs, rounds=15):
     native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     precision = "bf16" if native else "fp32"
     keep_memory()
-    print(
-        f"batch 128, {precision} (textbook: fp32), {torch.get_num_threads()} threads, median of {rounds} steps"
-    )
-    print(
-        f"{'':10}{'dense':>10}{'mpt-1-32':>10}{'textbook':>10}{'data':>8}{'mpt/dense':>11}{'textbook/dense':>16}{'data/dense':>12}"
-    )
+    threads = torch.get_num_threads()
+    print(f"batch 128, {precision} (textbook: fp32), {threads} threads, median of {rounds} steps")
+    heads = "dense mpt-1-32 textbook data mpt/dense textbook/dense data/dense".split()
+    print(" " * 10 + "".join(f"{o:>{len(o) + 4}}" for o in heads))
     source = SOURCES["cifar10"]
     images = Images(
         torch.randint(256, (128 * (rounds + 2), 3, 32, 32), dtype=torch.uint8),
         torch.randint(10, (128 * (rounds + 2),)),
     )
     for arch in archs:
-        new = lambda: build(arch, (3, 32, 32), 10, bn="plain" if arch in RESNETS else "none")
+        bn = "plain" if arch in RESNETS else "none"
+        net, other, third = (build(arch, (3, 32, 32), 10, bn=bn) for _ in range(3))
         nets = dict(
-            dense=as_subnet(new(), "dense", 0),
-            ticket=as_subnet(new(), "mpt-1-32", 0.5),
-            textbook=textbook(new()),
+            dense=as_subnet(net, "dense", 0),
+            ticket=as_subnet(other, "mpt-1-32", 0.5),
+            textbook=textbook(third),
         )
         opts = {k: optimizer(net, "sgd", 0.1, 0.9, 1e-4) for k, net in nets.items()}
         times, feed = {k: [] for k in (*nets, "data")}, batches(images, source, 128, 0)
@@ -86,18 +85,15 @@ def main(archs, rounds=15):
             x, y = next(feed)
             times["data"].append(time.perf_counter() - start)
             for k, net in nets.items():
+                given = (x.contiguous(), y, "fp32") if k == "textbook" else (x, y, precision)
                 start = time.perf_counter()
-                step(
-                    net,
-                    opts[k],
-                    *((x.contiguous(), y, "fp32") if k == "textbook" else (x, y, precision)),
-                )
+                step(net, opts[k], *given)
                 times[k].append(time.perf_counter() - start)
         dense, ticket, book, data = (statistics.median(o[2:]) for o in times.values())
-        print(
-            f"{arch:10}{dense * 1e3:8.0f}ms{ticket * 1e3:8.0f}ms{book * 1e3:8.0f}ms{data * 1e3:6.1f}ms{ticket / dense:11.2f}{book / dense:16.2f}{data / dense:12.3f}",
-            flush=True,
-        )
+        cells = [f"{1000 * o:.0f}ms" for o in (dense, ticket, book)] + [f"{1000 * data:.1f}ms"]
+        cells += [f"{ticket / dense:.2f}", f"{book / dense:.2f}", f"{data / dense:.3f}"]
+        row = "".join(f"{cell:>{len(head) + 4}}" for cell, head in zip(cells, heads))
+        print(f"{arch:10}{row}", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ defaults: {limit: 120, batch_size: 30, bn: plain, epochs: 2}
 runs:
   fc1-mpt-1-32: {dataset: mnist5k, arch: fc1, width: 0.1, method: mpt-1-32, sparsity: [0.5, 0.8]}
   lenet5-dense: {dataset: mnist5k, arch: lenet5, method: dense, seed: [0, 1]}
-  fc1-imp: {dataset: mnist5k, arch: fc1, width: 0.1, method: [imp, imp-reinit], sparsity: 0.9, cycles: 3, epochs: 1}
+  fc1-imp: {dataset: mnist5k, arch: fc1, width: 0.1, method: [imp, imp-reinit], sparsity: 0.9,
+            cycles: 3, epochs: 1}
 """
 
 

@@ -1,4 +1,4 @@
-"One biprop step of a two-layer network, forward and backward, and what binarising it leaves, against plain NumPy"
+"One biprop step of two layers, forward and backward, and what binarising it leaves, against plain NumPy"
 
 from types import SimpleNamespace
 
@@ -66,7 +66,7 @@ def test_binary_activations():
 
 
 def test_after_binarising():
-    "Signs and gain of the kept weights; batch normalisation takes in the training images, not the test images"
+    "Signs and gain of the kept weights; batch normalisation takes in the training images, not the test's"
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10)

@@ -12,23 +12,30 @@ import pytest
 from conftest import REPO
 
 KILLS = int(os.environ.get("MPLT_KILLS", 5))  # `make crashes` sets 20
+STEPS = 60  # in an epoch: 3,600 digits, 60 in a batch
+SHARED = "run --arch lenet5 --sparsity 0.8 --bn learned --batch_size 60"
 RUNS = dict(
-    steps="run --arch lenet5 --method mpt-1-32 --sparsity 0.8 --bn learned --epochs 6 --batch_size 60",
-    cycles="run --arch lenet5 --method imp-score --sparsity 0.8 --bn learned --cycles 3 --epochs 2 --rewind_epoch 1 --test_freq 20 --batch_size 60",
+    steps=f"{SHARED} --method mpt-1-32 --epochs 6",
+    cycles=f"{SHARED} --method imp-score --cycles 3 --epochs 2 --rewind_epoch 1 --test_freq 20",
 )
+PLAIN = "import sys; from mplt.command import main; sys.exit(main())"
+TOLD = """
+import sys
+from mplt import train
+from mplt.command import main
+real = train.step
+def step(*args):
+    print("a step", file=sys.stderr, flush=True)
+    return real(*args)
+train.step = step
+sys.exit(main())
+"""  # the same, and says when a step begins
 
 
-def start(out, limit=None, args=RUNS["steps"]):
+def start(out, limit=None, args=RUNS["steps"], program=PLAIN):
     "The command, in its own process; at most `limit` bytes in a file"
     set_limit = limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; from mplt.command import main; sys.exit(main())",
-        *args.split(),
-        "--out",
-        str(out),
-    ]
+    command = [sys.executable, "-c", program, *args.split(), "--out", str(out)]
     return subprocess.Popen(
         command,
         cwd=REPO,
@@ -54,9 +61,8 @@ def content(out):
 
 
 def wait_for(p, text):
-    for line in p.stderr:
-        if text in line:
-            return
+    "Reads what it says up to the first line with this text; False if there is none"
+    return any(text in line for line in p.stderr)
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +84,24 @@ def reference(references):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_at_random_moments(name, references, tmp_path):
+    "Two thirds of the kills in some step of its first epoch and a half, the others at any moment"
     wanted, duration = references[name]
-    moments = random.Random(0)
-    for _ in range(KILLS):
-        p = start(tmp_path / "run", args=RUNS[name])
-        time.sleep(moments.uniform(0, duration))
+    moments, within_an_epoch = random.Random(0), 0
+    for i in range(KILLS):
+        p = start(tmp_path / "run", args=RUNS[name], program=TOLD)
+        steps = 0
+        if 3 * i < 2 * KILLS:
+            for _ in range(moments.randint(1, STEPS + STEPS // 2)):
+                steps += wait_for(p, "a step")
+            time.sleep(moments.uniform(0, 0.05))
+        else:
+            time.sleep(moments.uniform(0, duration))
         p.send_signal(signal.SIGKILL)
+        steps += p.stderr.read().count("a step")
         p.communicate()
+        within_an_epoch += p.returncode == -signal.SIGKILL and steps % STEPS > 0
+    print(f"{within_an_epoch} of {KILLS} kills met a running epoch")
+    assert within_an_epoch >= KILLS // 2
     finish(tmp_path / "run", RUNS[name])
     assert content(tmp_path / "run") == wanted
 

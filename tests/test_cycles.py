@@ -79,7 +79,7 @@ def test_each_cycle_removes_what_it_says_and_nothing_comes_back(method, digits):
 
 
 def test_against_torch_prune(digits):
-    "PyTorch's own iterative magnitude pruning of the same trained weights keeps the same ones (sizes at which its rounding is our floor)"
+    "PyTorch's own iterative magnitude pruning keeps the same weights (at sizes where it rounds to our floor)"
     layer = nn.Linear(20, 10, bias=False)
     net = as_subnet(nn.Sequential(nn.Linear(20, 10)), "imp", 0.0)
     rng = np.random.RandomState(0)
@@ -146,7 +146,7 @@ def test_accuracy_counts_every_image(digits):
 
 @pytest.mark.parametrize("method", CYCLES)
 def test_everything_goes_back_to_the_start(method, digits, monkeypatch):
-    "At the first step of each cycle: weights, biases, BN and optimiser are those of the start, whatever was trained in between"
+    "At a cycle's first step, weights, biases, BN and optimiser are those of the start, whatever was trained"
     seen, real = [], train.step
 
     def step(net, opt, *a):
@@ -296,7 +296,7 @@ def test_global_ramp_and_fused_optimisers(digits, monkeypatch):
 
 
 def test_masks_of_one_threshold_are_never_stale():
-    "Reading one layer's weight between two steps leaves the next forward pass with the masks of the present scores"
+    "Reading one layer's weight between two steps leaves the next forward pass the present scores' masks"
     net = as_subnet(build("lenet5", (1, 28, 28), 10), "mpt-1-32", 0.8, scope="global")
     used = {}
     for k, m in weighted(net).items():

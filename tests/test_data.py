@@ -150,7 +150,8 @@ def fashion(tmp_path, monkeypatch):
     rng, share = np.random.RandomState(0), tmp_path / "deb/usr/share/datasets/fashion-mnist"
     (tmp_path / "deb/DEBIAN").mkdir(parents=True)
     (tmp_path / "deb/DEBIAN/control").write_text(
-        "Package: dataset-fashion-mnist\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\nDescription: test\n"
+        "Package: dataset-fashion-mnist\nVersion: 1\nArchitecture: all\n"
+        "Maintainer: nobody <nobody@example.org>\nDescription: test\n"
     )
     share.mkdir(parents=True)
     files = {}

@@ -1,4 +1,4 @@
-"The pipeline on a tiny suite: each run is computed once, whoever asks for it and whatever changes around it. In order."
+"The pipeline on a tiny suite: each run is computed once, whoever asks, whatever changes around it. In order"
 
 import json
 import os
@@ -148,7 +148,7 @@ def test_byte_stable(repo):
 
 
 def test_clone_computes_nothing(repo):
-    "Who has the commits has the runs: in a clone without runs/ nothing is stale, and nothing is trained even if all is done again"
+    "Who has the commits has the runs: without runs/ nothing is stale, and doing all again trains nothing"
     commit(repo, "results")
     shutil.rmtree(repo.path / "runs")
     assert not ran(repo.sh("dvc", "repro")) and clean(repo)
@@ -178,10 +178,10 @@ def test_same_run_in_two_suites(repo):
 
 
 def test_code_is_free(repo):
-    "Words, names and layout of the code make nothing stale; what shows results is done again, and trains nothing"
+    "Words, names and layout of code make nothing stale; what shows results is done again, and trains nothing"
     before = runs_of(repo)
-    edit(repo, "mplt/mask.py", "M, bool, same shape", "M (bool), same shape")
-    edit(repo, "mplt/train.py", "progress<warmup", "warmup>progress")
+    edit(repo, "mplt/errors.py", "Refuse a name that", "Refuse any name that")
+    edit(repo, "mplt/errors.py", "nearest = get_close_matches(", "nearest=get_close_matches(")
     assert not ran(repo.sh("dvc", "repro"))
     edit(repo, "nbs/pipeline/run.ipynb", "How they learned", "How did they learn")
     assert (

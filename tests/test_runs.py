@@ -129,7 +129,7 @@ def test_a_row_short_is_not_finished(folder, file):
 
 
 def test_begun_again_is_not_finished(folder, monkeypatch):
-    "Killed in a later cycle than the first, after ticket and state were lost: what it had before does not make it finished"
+    "Killed in a later cycle, after ticket and state were lost: what it had before does not make it finished"
     for f in "ticket.safetensors", "state.pt":
         (folder / f).unlink()
     leave = experiment._leave_level

@@ -98,7 +98,8 @@ def test_another_process_and_other_threads(good, tmp_path):
     mine = shaken("mpt-1-32")(x).detach()
     code = f"""import sys, torch; from mplt import ticket
 torch.set_num_threads(int(sys.argv[1])); net = ticket.load({str(good)!r})
-x = torch.randn(50, 1, 28, 28, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=torch.channels_last)
+x = torch.randn(50, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+x = x.contiguous(memory_format=torch.channels_last)
 open(sys.argv[2], 'wb').write(net(x).numpy().tobytes())"""
     for threads in torch.get_num_threads(), 1, 2:
         subprocess.run(
@@ -260,7 +261,7 @@ def test_forged_tensors(name, good, tmp_path):
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory):
-    "A ticket whose first linear layer keeps the weights of some inputs and not of others, so that it is coded by input"
+    "A ticket whose first linear layer keeps some inputs' weights and not others', so it is coded by input"
     net = shaken("mpt-1-32")
     with torch.no_grad():
         net.fc1.parametrizations.weight[0].scores.mul_(torch.linspace(0, 1, 400) ** 2)
@@ -380,9 +381,9 @@ def test_onnx(method, tmp_path):
     top = np.sort(mine, 1)
     clear = top[:, -1] - top[:, -2] > 1e-4
     if method == "mpt-1-1":
-        print(
-            f"{(mine.argmax(1) != theirs.argmax(1))[clear].sum()} of {clear.sum()} answers differ, largest difference of logits {abs(mine - theirs).max():.2g}"
-        )
+        differ = (mine.argmax(1) != theirs.argmax(1))[clear].sum()
+        largest = f"largest difference of logits {abs(mine - theirs).max():.2g}"
+        print(f"{differ} of {clear.sum()} answers differ, {largest}")
     else:
         assert abs(mine - theirs).max() < 1e-4
     assert clear.sum() > 500 and (mine.argmax(1) == theirs.argmax(1))[clear].all()
