@@ -23,12 +23,12 @@ from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import mplt
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
-
-import mplt
 from . import ticket
+from .binarize import SURROGATES
 from .data import SOURCES, Images, Source, batches, load, settings, split
 from .errors import UserError, pick, replacing
 from .mask import SCOPES, global_masks
@@ -170,6 +170,7 @@ class Config:
     bn: str = None  # batch normalisation: none, plain, learned
     init: str = "kaiming_normal"  # random weights: kaiming_normal, signed_constant
     scale_fan: bool = False  # scale frozen weights for the inputs that are kept
+    surrogate: str = "spline"  # gradient of binary activations: spline, clipped, ede, exste, reste
     seed: int = 0  # of weights, scores, split, shuffling and augmentation
     cycles: int = None  # times that the network is pruned and trained again
     rewind_epoch: int = 0  # each cycle goes back to the state after this epoch
@@ -197,6 +198,7 @@ _names = dict(
     scope=SCOPES,
     bn=BNS,
     init=INITS,
+    surrogate=SURROGATES,
     optimizer=OPTIMIZERS,
     precision=PRECISIONS,
 )
@@ -281,7 +283,7 @@ def _consistent(c, percent=None):
     def refuse(what, why, which=f"method {c.method!r}"):
         raise UserError(f"{what} does not fit {which}: {why}")
 
-    check_choices(c.method, c.sparsity, c.scope, c.scale_fan)
+    check_choices(c.method, c.sparsity, c.scope, c.scale_fan, c.surrogate)
     for k, v in dict(
         cycles=c.cycles, rewind_epoch=c.rewind_epoch, mini_batch=c.mini_batch, prune_percent=percent
     ).items():
@@ -661,6 +663,7 @@ def _model(c, source):
         scope=c.scope,
         init=c.init,
         scale_fan=c.scale_fan and 1 - c.sparsity,
+        surrogate=c.surrogate,
     )
 
 # %% ../nbs/09_experiment.ipynb #df478582

@@ -9,11 +9,10 @@ __all__ = ['ARCHS', 'RESNETS', 'BNS', 'set_bn', 'binary_activations', 'build']
 from collections import OrderedDict
 
 import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from .binarize import Sign
 from .errors import UserError, pick
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 # %% ../nbs/04_models.ipynb #31c04996
 ARCHS = dict(
@@ -121,12 +120,15 @@ def set_bn(
 # %% ../nbs/04_models.ipynb #4a6dd709
 def binary_activations(
     model: nn.Module,  # Any network
+    surrogate: str = "spline",  # A name in `mplt.binarize.SURROGATES`: of every sign in it
 ):
     "ReLU to sign, everywhere"
     for parent in list(model.modules()):
         for k, m in list(parent.named_children()):
             if isinstance(m, nn.ReLU):
-                setattr(parent, k, Sign())
+                setattr(parent, k, Sign(surrogate))
+            elif isinstance(m, Sign):
+                m.surrogate = surrogate
 
 # %% ../nbs/04_models.ipynb #a7b156a8
 def _resnet(in_shape, num_classes, width, bn, act, blocks, channels, block="BasicBlock", inner=1):

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-
 from .errors import UserError, replacing
 from .experiment import Config, read_rows, write
 from .models import ARCHS, BNS
@@ -24,9 +23,21 @@ from .ticket import entropy
 def gather(
     folders: list,  # Of runs
     file: str,  # summary.csv, levels.csv, curves.csv or layers.csv
-) -> pd.DataFrame:  # The rows of all runs
+) -> (
+    pd.DataFrame
+):  # The rows of all runs; a setting that is younger than a run has its default there
     "Put the runs' rows together"
-    return pd.concat([read_rows(Path(f) / file) for f in folders], ignore_index=True)
+    rows = pd.concat([read_rows(Path(f) / file) for f in folders], ignore_index=True)
+    if "seed" not in rows:
+        return rows  # curves.csv and layers.csv tell no settings
+    late = {f.name: f.default for f in fields(Config) if f.default is not None}
+    return rows.assign(
+        **{
+            k: rows[k].fillna(v) if k in rows else v
+            for k, v in late.items()
+            if k not in rows or rows[k].isna().any()
+        }
+    )
 
 # %% ../nbs/10_report.ipynb #1a189f2a
 _lines = ["dataset", "arch", "width", "method", "bn", "scope", "epochs", "variant"]

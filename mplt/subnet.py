@@ -12,16 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.utils import parametrize
-
-from .binarize import gain, pieces
+from .binarize import SURROGATES, gain, pieces
 from .data import stream
 from .errors import UserError, pick
 from .mask import SCOPES, global_masks, masks_by_scope, topk_mask
 from .models import BNS, binary_activations, set_bn
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parametrize
 
 # %% ../nbs/05_subnet.ipynb #fe9c1113
 @dataclass(frozen=True)
@@ -234,6 +233,7 @@ def as_subnet(
     bn: str = None,  # Make existing batch normalisation 'plain' or 'learned'; None leaves it as it is
     init: str = "kaiming_normal",  # A name in `INITS`
     scale_fan: float = False,  # Of frozen weights: fraction of the fan-in that counts for their scale; False: all of it
+    surrogate: str = "spline",  # A name in `SURROGATES`: the gradient of binary activations; it does not change what the network computes, and is not noted
     draw: int = 0,  # Which draw of the weights: 0, or the cycle in which they were drawn again
     in_shape: tuple = None,  # Channels, height, width; needed for binary activations of networks that `build` did not make
 ) -> nn.Module:  # The same model
@@ -243,9 +243,13 @@ def as_subnet(
         pick(INITS, init, "init"),
         pick(SCOPES, scope, "scope"),
     )
-    row, layers = METHODS[method], weighted(model)
+    row, layers, surrogate = (
+        METHODS[method],
+        weighted(model),
+        pick(SURROGATES, surrogate, "surrogate"),
+    )
     in_shape = in_shape or getattr(model, "spec", {}).get("in_shape")
-    _check(model, layers, method, sparsity, bn, scope, scale_fan)
+    _check(model, layers, method, sparsity, bn, scope, scale_fan, surrogate)
     if row.activation_bits == 1:
         _probe(model, in_shape)
     if bn:
@@ -257,7 +261,7 @@ def as_subnet(
         model.register_forward_pre_hook(shared.begin)
         model.register_forward_hook(shared.end, always_call=True)
     if row.activation_bits == 1:
-        binary_activations(model)
+        binary_activations(model, surrogate)
     if row.weights == "frozen" and row.mask == "random":
         model.requires_grad_(False)
     model.subnet = dict(
@@ -280,6 +284,7 @@ def check_choices(
     sparsity: float,  # Fraction of the weights removed
     scope: str,  # A name in `SCOPES`
     scale_fan: float,  # Fraction of the fan-in that counts, or False
+    surrogate: str = "spline",  # A name in `SURROGATES`
 ):
     "Refuse choices that do not go together"
     if not 0 <= sparsity < 1:
@@ -298,6 +303,10 @@ def check_choices(
     if row.weights != "frozen" and scale_fan:
         raise UserError(
             f"scale_fan does not fit method {method!r}: it scales frozen weights for the inputs that are kept, and this method trains its weights"
+        )
+    if row.activation_bits == 32 and surrogate != "spline":
+        raise UserError(
+            f"surrogate {surrogate!r} does not fit method {method!r}: its activations are not binary, leave surrogate out"
         )
     if not 0 <= scale_fan <= 1:
         raise UserError(
@@ -323,14 +332,14 @@ def foreign(
     return [k for k, _ in model.named_parameters(remove_duplicate=False) if k not in ours]
 
 # %% ../nbs/05_subnet.ipynb #99a6232a
-def _check(model, layers, method, sparsity, bn, scope, scale_fan):
+def _check(model, layers, method, sparsity, bn, scope, scale_fan, surrogate):
     "Everything that can be refused, before anything is changed"
     row = METHODS[method]
     if scale_fan is True:
         raise UserError(
             "scale_fan True is not valid: expected the fraction of the fan-in that counts, for instance 1 − sparsity"
         )
-    check_choices(method, sparsity, scope, scale_fan)
+    check_choices(method, sparsity, scope, scale_fan, surrogate)
     if bn and pick(BNS, bn, "bn") == "none":
         raise UserError(
             "bn 'none' cannot be had by converting: as_subnet removes no layer; build the network without batch normalisation"

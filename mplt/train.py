@@ -19,14 +19,14 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-from torch.nn.utils import parametrize
-from tqdm import tqdm
-
+from .binarize import set_progress
 from .data import Images, Source, batches
 from .errors import UserError, pick, replacing
 from .prune import rewind, snapshot, sparsity_at
 from .subnet import METHODS, set_sparsity, subnet_of
+from torch import nn
+from torch.nn.utils import parametrize
+from tqdm import tqdm
 
 # %% ../nbs/07_train.ipynb #11d1db76
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -249,9 +249,9 @@ def epoch(
         for i, (x, y) in enumerate(
             batches(parts.train, source, size, cfg.seed, n, at["step"], cfg.shift), at["step"] + 1
         ):
-            lr = cosine(
-                cfg.lr, (at["epoch"] + (i - 1) / steps) / cfg.epochs, cfg.warmup / cfg.epochs
-            )
+            progress = (at["epoch"] + (i - 1) / steps) / cfg.epochs
+            lr = cosine(cfg.lr, progress, cfg.warmup / cfg.epochs)
+            set_progress(model, progress)
             for g in opt.param_groups if opt else ():
                 g["lr"] = lr
             loss, logits = step(model, opt, x, y, cfg.precision, cfg.label_smoothing)

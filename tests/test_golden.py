@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
 from mplt import ticket
 from mplt.data import SOURCES, Images, batches
 from mplt.experiment import run
@@ -78,6 +77,10 @@ CASES = {
     "bf16 dense": dict(method="dense", seed=1) | SGD | BF16,
     "resnet20": dict(method="dense", seed=4, optimizer="sgd", lr=1e-4) | RESNET,
     "augmentation": {},
+    **{
+        k: dict(method="mpt-1-1", surrogate=k, sparsity=0.9, seed=10) | SIGNS_FC | dict(lr=1.0)
+        for k in ("clipped", "ede", "exste", "reste")
+    },
 }
 ACCURACIES = ["val_accuracy", "test_accuracy", "binarised_test_accuracy"]
 CURVES, LEVELS = (
