@@ -655,14 +655,18 @@ def _model(c, source):
     with torch.device("meta"):
         ticket.check_size(new())
     net = new()
+    sparsity, scale_fan = (
+        0.0 if METHODS[c.method].cycles else c.sparsity,
+        c.scale_fan and 1 - c.sparsity,
+    )
     return as_subnet(
         net,
         c.method,
-        0.0 if METHODS[c.method].cycles else c.sparsity,
+        sparsity,
         c.seed,
         scope=c.scope,
         init=c.init,
-        scale_fan=c.scale_fan and 1 - c.sparsity,
+        scale_fan=scale_fan,
         surrogate=c.surrogate,
     )
 

@@ -30,14 +30,12 @@ def gather(
     rows = pd.concat([read_rows(Path(f) / file) for f in folders], ignore_index=True)
     if "seed" not in rows:
         return rows  # curves.csv and layers.csv tell no settings
-    late = {f.name: f.default for f in fields(Config) if f.default is not None}
-    return rows.assign(
-        **{
-            k: rows[k].fillna(v) if k in rows else v
-            for k, v in late.items()
-            if k not in rows or rows[k].isna().any()
-        }
-    )
+    for f in fields(Config):
+        if f.name not in rows:
+            rows[f.name] = f.default
+        if f.default is not None:
+            rows[f.name] = rows[f.name].fillna(f.default)
+    return rows
 
 # %% ../nbs/10_report.ipynb #1a189f2a
 _lines = ["dataset", "arch", "width", "method", "bn", "scope", "epochs", "variant"]

@@ -233,7 +233,7 @@ def as_subnet(
     bn: str = None,  # Make existing batch normalisation 'plain' or 'learned'; None leaves it as it is
     init: str = "kaiming_normal",  # A name in `INITS`
     scale_fan: float = False,  # Of frozen weights: fraction of the fan-in that counts for their scale; False: all of it
-    surrogate: str = "spline",  # A name in `SURROGATES`: the gradient of binary activations; it does not change what the network computes, and is not noted
+    surrogate: str = "spline",  # A name in `SURROGATES`: gradient of binary activations; no output depends on it
     draw: int = 0,  # Which draw of the weights: 0, or the cycle in which they were drawn again
     in_shape: tuple = None,  # Channels, height, width; needed for binary activations of networks that `build` did not make
 ) -> nn.Module:  # The same model
@@ -306,7 +306,7 @@ def check_choices(
         )
     if row.activation_bits == 32 and surrogate != "spline":
         raise UserError(
-            f"surrogate {surrogate!r} does not fit method {method!r}: its activations are not binary, leave surrogate out"
+            f"surrogate {surrogate!r} does not fit method {method!r}: its activations are no signs"
         )
     if not 0 <= scale_fan <= 1:
         raise UserError(
