@@ -171,6 +171,9 @@ class Config:
     init: str = "kaiming_normal"  # random weights: kaiming_normal, signed_constant
     scale_fan: bool = False  # scale frozen weights for the inputs that are kept
     surrogate: str = "spline"  # gradient of binary activations: spline, clipped, ede, exste, reste
+    skips: bool = (
+        False  # add what enters a nonlinearity to what enters the next one, where sizes allow
+    )
     seed: int = 0  # of weights, scores, split, shuffling and augmentation
     cycles: int = None  # times that the network is pruned and trained again
     rewind_epoch: int = 0  # each cycle goes back to the state after this epoch
@@ -324,6 +327,8 @@ def _consistent(c, percent=None):
             "its shortcuts need batch normalisation, plain or learned",
             f"arch {c.arch!r}",
         )
+    if c.skips and c.arch in RESNETS:
+        refuse("skips", "a residual network has its own", f"arch {c.arch!r}")
     if row.weights == "frozen" and row.mask == "random" and (c.bn == "learned"):
         refuse(
             "bn 'learned'",
@@ -644,14 +649,8 @@ def _claim(folder, c):
 
 # %% ../nbs/09_experiment.ipynb #6aaca011
 def _model(c, source):
-    new = lambda: build(
-        c.arch,
-        source.in_shape,
-        len(source.classes),
-        c.width,
-        c.bn,
-        "sign" if METHODS[c.method].activation_bits == 1 else "relu",
-    )
+    act = "sign" if METHODS[c.method].activation_bits == 1 else "relu"
+    new = lambda: build(c.arch, source.in_shape, len(source.classes), c.width, c.bn, act, c.skips)
     with torch.device("meta"):
         ticket.check_size(new())
     net = new()

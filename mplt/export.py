@@ -14,13 +14,12 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-from safetensors.torch import save as tensor_bytes
-from torch import nn
-
 from . import ticket
 from .binarize import Sign
 from .errors import UserError, replacing
 from .subnet import weighted
+from safetensors.torch import save as tensor_bytes
+from torch import nn
 
 # %% ../nbs/13_export.ipynb #304a112e
 def _state(net, header):
@@ -83,7 +82,9 @@ def _facts(net, header):
     subnet, spec = header["subnet"], header["spec"] or {}
     total = sum(m.weight.numel() for m in weighted(net).values())
     facts = {
-        "network": " ".join(f"{k} {spec[k]}" for k in ("arch", "width", "bn", "act") if k in spec)
+        "network": " ".join(
+            f"{k} {spec[k]}" for k in ("arch", "width", "bn", "act", "skips") if k in spec
+        )
         or "of one's own",
         "method": subnet["method"],
         "sparsity": subnet["sparsity"],

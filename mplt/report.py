@@ -34,7 +34,7 @@ def gather(
         if f.name not in rows:
             rows[f.name] = f.default
         if f.default is not None:
-            rows[f.name] = rows[f.name].fillna(f.default)
+            rows[f.name] = rows[f.name].fillna(f.default).infer_objects()
     return rows
 
 # %% ../nbs/10_report.ipynb #1a189f2a

@@ -110,6 +110,21 @@ MUTANTS = [
         ("power of ReSTE", "binarize", "o = 1+2*progress", "o = 1+progress", "reste"),
         ("ReSTE near 0", "binarize", ".1**(1/o-1), x", ".1**(1/o-1)/o, x", "reste"),
         (
+            "skips from the first nonlinearity only",
+            "models",
+            "x = carried = _added(x, carried)",
+            "x,carried = _added(x, carried),x if carried is None else carried",
+            "skips",
+        ),
+        ("skips past the pools", "models", "carried = layer(carried)", "carried = None", "skips"),
+        (
+            "channels not repeated",
+            "models",
+            "or x.shape[1]%carried.shape[1]:",
+            "or x.shape[1]!=carried.shape[1]:",
+            "skips",
+        ),
+        (
             "surrogates that know of no progress",
             "train",
             "set_progress(model, progress)",
