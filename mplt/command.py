@@ -18,6 +18,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from fastcore.docments import docments
+
 from . import ticket
 from .data import SOURCES, fetch, settings, verify
 from .errors import UserError, pick

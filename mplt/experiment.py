@@ -23,10 +23,11 @@ from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import mplt
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
+
+import mplt
 from . import ticket
 from .binarize import SURROGATES
 from .data import SOURCES, Images, Source, batches, load, settings, split
@@ -171,9 +172,7 @@ class Config:
     init: str = "kaiming_normal"  # random weights: kaiming_normal, signed_constant
     scale_fan: bool = False  # scale frozen weights for the inputs that are kept
     surrogate: str = "spline"  # gradient of binary activations: spline, clipped, ede, exste, reste
-    skips: bool = (
-        False  # add what enters a nonlinearity to what enters the next one, where sizes allow
-    )
+    skips: bool = False  # add what enters a nonlinearity to what enters the next, if sizes allow
     seed: int = 0  # of weights, scores, split, shuffling and augmentation
     cycles: int = None  # times that the network is pruned and trained again
     rewind_epoch: int = 0  # each cycle goes back to the state after this epoch
@@ -654,18 +653,14 @@ def _model(c, source):
     with torch.device("meta"):
         ticket.check_size(new())
     net = new()
-    sparsity, scale_fan = (
-        0.0 if METHODS[c.method].cycles else c.sparsity,
-        c.scale_fan and 1 - c.sparsity,
-    )
     return as_subnet(
         net,
         c.method,
-        sparsity,
+        0.0 if METHODS[c.method].cycles else c.sparsity,
         c.seed,
         scope=c.scope,
         init=c.init,
-        scale_fan=scale_fan,
+        scale_fan=c.scale_fan and 1 - c.sparsity,
         surrogate=c.surrogate,
     )
 

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from safetensors.torch import save as tensor_bytes
+from torch import nn
+
 from . import ticket
 from .binarize import Sign
 from .errors import UserError, replacing
 from .subnet import weighted
-from safetensors.torch import save as tensor_bytes
-from torch import nn
 
 # %% ../nbs/13_export.ipynb #304a112e
 def _state(net, header):

@@ -9,10 +9,11 @@ __all__ = ['ARCHS', 'RESNETS', 'BNS', 'Skips', 'set_bn', 'binary_activations', '
 from collections import OrderedDict
 
 import torch
-from .binarize import Sign
-from .errors import UserError, pick
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from .binarize import Sign
+from .errors import UserError, pick
 
 # %% ../nbs/04_models.ipynb #31c04996
 ARCHS = dict(

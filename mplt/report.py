@@ -13,6 +13,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+
 from .errors import UserError, replacing
 from .experiment import Config, read_rows, write
 from .models import ARCHS, BNS
@@ -23,9 +24,7 @@ from .ticket import entropy
 def gather(
     folders: list,  # Of runs
     file: str,  # summary.csv, levels.csv, curves.csv or layers.csv
-) -> (
-    pd.DataFrame
-):  # The rows of all runs; a setting that is younger than a run has its default there
+) -> pd.DataFrame:  # The rows of all runs; settings younger than a run at their defaults
     "Put the runs' rows together"
     rows = pd.concat([read_rows(Path(f) / file) for f in folders], ignore_index=True)
     if "seed" not in rows:

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parametrize
+
 from .binarize import SURROGATES, gain, pieces
 from .data import stream
 from .errors import UserError, pick
 from .mask import SCOPES, global_masks, masks_by_scope, topk_mask
 from .models import BNS, binary_activations, set_bn
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.utils import parametrize
 
 # %% ../nbs/05_subnet.ipynb #fe9c1113
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ def as_subnet(
     bn: str = None,  # Make existing batch normalisation 'plain' or 'learned'; None leaves it as it is
     init: str = "kaiming_normal",  # A name in `INITS`
     scale_fan: float = False,  # Of frozen weights: fraction of the fan-in that counts for their scale; False: all of it
-    surrogate: str = "spline",  # A name in `SURROGATES`: gradient of binary activations; no output depends on it
+    surrogate: str = "spline",  # A name in `SURROGATES`: the gradient of binary activations
     draw: int = 0,  # Which draw of the weights: 0, or the cycle in which they were drawn again
     in_shape: tuple = None,  # Channels, height, width; needed for binary activations of networks that `build` did not make
 ) -> nn.Module:  # The same model
@@ -243,11 +244,8 @@ def as_subnet(
         pick(INITS, init, "init"),
         pick(SCOPES, scope, "scope"),
     )
-    row, layers, surrogate = (
-        METHODS[method],
-        weighted(model),
-        pick(SURROGATES, surrogate, "surrogate"),
-    )
+    surrogate = pick(SURROGATES, surrogate, "surrogate")
+    row, layers = METHODS[method], weighted(model)
     in_shape = in_shape or getattr(model, "spec", {}).get("in_shape")
     _check(model, layers, method, sparsity, bn, scope, scale_fan, surrogate)
     if row.activation_bits == 1:

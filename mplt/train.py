@@ -19,14 +19,15 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrize
+from tqdm import tqdm
+
 from .binarize import set_progress
 from .data import Images, Source, batches
 from .errors import UserError, pick, replacing
 from .prune import rewind, snapshot, sparsity_at
 from .subnet import METHODS, set_sparsity, subnet_of
-from torch import nn
-from torch.nn.utils import parametrize
-from tqdm import tqdm
 
 # %% ../nbs/07_train.ipynb #11d1db76
 DEVICES = ("auto", "cpu", "cuda", "mps")

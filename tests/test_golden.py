@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+
 from mplt import ticket
 from mplt.data import SOURCES, Images, batches
 from mplt.experiment import run
