@@ -95,7 +95,7 @@ MUTANTS = [
         (
             "how steep EDE begins",
             "binarize",
-            "t = .1*100**progress",
+            "t = 0.1*100**progress",
             "t = 100**(progress-1)/5",
             "ede",
         ),
@@ -108,7 +108,7 @@ MUTANTS = [
             "exste",
         ),
         ("power of ReSTE", "binarize", "o = 1+2*progress", "o = 1+progress", "reste"),
-        ("ReSTE near 0", "binarize", ".1**(1/o-1), x", ".1**(1/o-1)/o, x", "reste"),
+        ("ReSTE near 0", "binarize", "0.1 ** (1/o-1), x", "0.1 ** (1/o-1)/o, x", "reste"),
         (
             "skips from the first nonlinearity only",
             "models",
