@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 
 import mplt
 from . import ticket
+from .binarize import SURROGATES
 from .data import SOURCES, Images, Source, batches, load, settings, split
 from .errors import UserError, pick, replacing
 from .mask import SCOPES, global_masks
@@ -170,6 +171,8 @@ class Config:
     bn: str = None  # batch normalisation: none, plain, learned
     init: str = "kaiming_normal"  # random weights: kaiming_normal, signed_constant
     scale_fan: bool = False  # scale frozen weights for the inputs that are kept
+    surrogate: str = "spline"  # gradient of binary activations: spline, clipped, ede, exste, reste
+    skips: bool = False  # add what enters a nonlinearity to what enters the next, if sizes allow
     seed: int = 0  # of weights, scores, split, shuffling and augmentation
     cycles: int = None  # times that the network is pruned and trained again
     rewind_epoch: int = 0  # each cycle goes back to the state after this epoch
@@ -197,6 +200,7 @@ _names = dict(
     scope=SCOPES,
     bn=BNS,
     init=INITS,
+    surrogate=SURROGATES,
     optimizer=OPTIMIZERS,
     precision=PRECISIONS,
 )
@@ -281,7 +285,7 @@ def _consistent(c, percent=None):
     def refuse(what, why, which=f"method {c.method!r}"):
         raise UserError(f"{what} does not fit {which}: {why}")
 
-    check_choices(c.method, c.sparsity, c.scope, c.scale_fan)
+    check_choices(c.method, c.sparsity, c.scope, c.scale_fan, c.surrogate)
     for k, v in dict(
         cycles=c.cycles, rewind_epoch=c.rewind_epoch, mini_batch=c.mini_batch, prune_percent=percent
     ).items():
@@ -322,6 +326,8 @@ def _consistent(c, percent=None):
             "its shortcuts need batch normalisation, plain or learned",
             f"arch {c.arch!r}",
         )
+    if c.skips and c.arch in RESNETS:
+        refuse("skips", "a residual network has its own", f"arch {c.arch!r}")
     if row.weights == "frozen" and row.mask == "random" and (c.bn == "learned"):
         refuse(
             "bn 'learned'",
@@ -642,14 +648,8 @@ def _claim(folder, c):
 
 # %% ../nbs/09_experiment.ipynb #6aaca011
 def _model(c, source):
-    new = lambda: build(
-        c.arch,
-        source.in_shape,
-        len(source.classes),
-        c.width,
-        c.bn,
-        "sign" if METHODS[c.method].activation_bits == 1 else "relu",
-    )
+    act = "sign" if METHODS[c.method].activation_bits == 1 else "relu"
+    new = lambda: build(c.arch, source.in_shape, len(source.classes), c.width, c.bn, act, c.skips)
     with torch.device("meta"):
         ticket.check_size(new())
     net = new()
@@ -661,6 +661,7 @@ def _model(c, source):
         scope=c.scope,
         init=c.init,
         scale_fan=c.scale_fan and 1 - c.sparsity,
+        surrogate=c.surrogate,
     )
 
 # %% ../nbs/09_experiment.ipynb #df478582
@@ -841,9 +842,7 @@ def layer_counts(
         if model.subnet.row.mask == "learned"
     }
     start = {k: draw_scores(s.shape, model.subnet.seed, k) for k, s in scores.items()}
-    one, one_start = (
-        global_masks(o, model.subnet.sparsity) if o else {} for o in (scores, start)
-    )
+    one, one_start = (global_masks(o, model.subnet.sparsity) if o else {} for o in (scores, start))
     count = lambda masks, k, default=None: int(masks[k].count_nonzero()) if k in masks else default
     rows = [
         dict(

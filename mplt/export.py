@@ -74,7 +74,7 @@ def _facts(net, header):
     "What the card says, in order"
     subnet, spec = header["subnet"], header["spec"] or {}
     total = sum(m.weight.numel() for m in weighted(net).values())
-    network = [f"{k} {spec[k]}" for k in ("arch", "width", "bn", "act") if k in spec]
+    network = [f"{k} {spec[k]}" for k in ("arch", "width", "bn", "act", "skips") if k in spec]
     checked = {
         "network": " ".join(network) or "of one's own",
         "method": subnet["method"],

@@ -25,9 +25,17 @@ from .ticket import entropy
 def gather(
     folders: list,  # Of runs
     file: str,  # summary.csv, levels.csv, curves.csv or layers.csv
-) -> pd.DataFrame:  # The rows of all runs
+) -> pd.DataFrame:  # The rows of all runs; settings younger than a run at their defaults
     "Put the runs' rows together"
-    return pd.concat([read_rows(Path(f) / file) for f in folders], ignore_index=True)
+    rows = pd.concat([read_rows(Path(f) / file) for f in folders], ignore_index=True)
+    if "seed" not in rows:
+        return rows  # curves.csv and layers.csv tell no settings
+    for f in fields(Config):
+        if f.name not in rows:
+            rows[f.name] = f.default
+        if f.default is not None:
+            rows[f.name] = rows[f.name].fillna(f.default).infer_objects()
+    return rows
 
 # %% ../nbs/10_report.ipynb #1a189f2a
 NETWORK = ["dataset", "arch", "width"]  # a panel of a figure

@@ -7,7 +7,7 @@ __all__ = ['METHODS', 'INITS', 'Method', 'used_weight', 'UsedWeight', 'Masked', 
            'Subnet', 'weighted', 'parts', 'originals', 'own_state', 'make_bare', 'check_choices', 'foreign',
            'sees_numbers', 'check', 'subnet_of', 'set_sparsity', 'masks', 'as_subnet', 'laid_out']
 
-# %% ../nbs/05_subnet.ipynb #9378ac89
+# %% ../nbs/05_subnet.ipynb #8aa842ff
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from .binarize import gain
+from .binarize import SURROGATES, gain
 from .data import stream
 from .errors import UserError, pick
 from .mask import SCOPES, TopK, masks_by_scope
@@ -224,26 +224,28 @@ def own_state(
     "What a network has beside weights with something in front of them"
     return {k: v for k, v in model.state_dict().items() if ".parametrizations." not in f".{k}"}
 
-# %% ../nbs/05_subnet.ipynb #7eb31a91
+# %% ../nbs/05_subnet.ipynb #7c551e3f
 def make_bare(
     model: nn.Module,  # Any network; it is changed in place
     subnet: Subnet,
+    surrogate: str = "spline",  # A name in `SURROGATES`: the gradient of binary activations
 ):
     "Make a network what it is for a method, apart from how it learns"
     if subnet.bn:
         set_bn(model, subnet.bn)
     if subnet.row.activation_bits == 1:
-        binary_activations(model)
+        binary_activations(model, surrogate)
     if subnet.row.weights == "frozen":
         for layer in weighted(model).values():
             layer.bias = None
 
-# %% ../nbs/05_subnet.ipynb #870a9ed9
+# %% ../nbs/05_subnet.ipynb #5d8afde4
 def check_choices(
     method: str,  # A name in `METHODS`
     sparsity: float,  # Fraction of the weights removed
     scope: str,  # A name in `SCOPES`
     scale_fan: float,  # Fraction of the fan-in that counts, or False
+    surrogate: str = "spline",  # A name in `SURROGATES`
 ):
     "Refuse choices that do not go together"
     row = METHODS[method]
@@ -259,6 +261,9 @@ def check_choices(
             "it scales frozen weights for the inputs that are kept, and this one trains its weights"
         )
         raise UserError(f"scale_fan does not fit method {method!r}: {why}")
+    if row.activation_bits == 32 and surrogate != "spline":
+        why = "its activations are no signs"
+        raise UserError(f"surrogate {surrogate!r} does not fit method {method!r}: {why}")
     if not 0 <= scale_fan <= 1:
         expected = "it is the fraction of the fan-in that counts, at most 1"
         raise UserError(f"scale_fan {scale_fan!r} is out of range: {expected}")
@@ -295,17 +300,18 @@ def sees_numbers(
         model(x.to(next(iter(layers.values())).weight))
     return found[1:]
 
-# %% ../nbs/05_subnet.ipynb #c1a83436
+# %% ../nbs/05_subnet.ipynb #27a25f47
 def check(
     model: nn.Module,  # To convert
     subnet: Subnet,  # To what
+    surrogate: str = "spline",  # A name in `SURROGATES`
 ):
     "Refuse, in one sentence, what the method cannot be applied to"
     row, layers = subnet.row, weighted(model)
     if subnet.scale_fan is True:
         expected = "the fraction of the fan-in that counts, for instance 1 − sparsity"
         raise UserError(f"scale_fan True is not valid: expected {expected}")
-    check_choices(subnet.method, subnet.sparsity, subnet.scope, subnet.scale_fan)
+    check_choices(subnet.method, subnet.sparsity, subnet.scope, subnet.scale_fan, surrogate)
     if subnet.bn and pick(BNS, subnet.bn, "bn") == "none":
         how = "as_subnet removes no layer; build the network without batch normalisation"
         raise UserError(f"bn 'none' cannot be had by converting: {how}")
@@ -397,7 +403,7 @@ def masks(
     subnet_of(model)
     return {name: part.mask for name, part in parts(model).items()}
 
-# %% ../nbs/05_subnet.ipynb #ae8906ca
+# %% ../nbs/05_subnet.ipynb #22f81865
 def as_subnet(
     model: nn.Module,  # From `build`, or any other network; it is changed in place
     method: str,  # A name in `METHODS`
@@ -411,15 +417,17 @@ def as_subnet(
     draw: int = 0,  # Which draw of the weights: 0, or the cycle in which they were drawn again
     in_shape: tuple = None,  # Channels, height, width; needed for binary activations of networks
     # that `build` did not make
+    surrogate: str = "spline",  # A name in `SURROGATES`: the gradient of binary activations
 ) -> nn.Module:  # The same model
     "Turn a network into a method's; raises `UserError` for what the method cannot be applied to"
     method = pick(METHODS, method, "method")
     init, scope = pick(INITS, init, "init"), pick(SCOPES, scope, "scope")
+    surrogate = pick(SURROGATES, surrogate, "surrogate")
     in_shape = in_shape or getattr(getattr(model, "spec", None), "in_shape", None)
     in_shape = tuple(in_shape) if in_shape else None
     subnet = Subnet(method, sparsity, seed, scope, bn, init, scale_fan, draw, in_shape)
-    check(model, subnet)
-    make_bare(model, subnet)
+    check(model, subnet, surrogate)
+    make_bare(model, subnet, surrogate)
     network = OneThreshold() if scope == "global" and subnet.row.mask == "learned" else None
     for name, layer in weighted(model).items():
         _convert(layer, name, subnet, network)

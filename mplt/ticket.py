@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['coder', 'bit', 'FORMAT', 'MAX_BYTES', 'MAX_WEIGHTS', 'MAX_IMAGE', 'entropy', 'chances', 'code_bits', 'encode',
-           'decode', 'seed_weights', 'seed_sum', 'layer_tensors', 'own_tensors', 'check_plain', 'sealed', 'save',
-           'read_file', 'info', 'is_number', 'is_shape', 'check_header', 'check_size', 'check_kept', 'pop', 'read_mask',
-           'read_trained', 'read_weight', 'fill', 'load']
+           'decode', 'seed_weights', 'seed_sum', 'layer_tensors', 'own_tensors', 'check_plain', 'sealed', 'spec_of',
+           'save', 'read_file', 'info', 'is_number', 'is_shape', 'check_header', 'check_size', 'check_kept', 'pop',
+           'read_mask', 'read_trained', 'read_weight', 'fill', 'load']
 
 # %% ../nbs/08_ticket.ipynb #218eaf33
 import hashlib
@@ -168,7 +168,7 @@ def check_plain(name: str, tensor: torch.Tensor):
         expected = "expected finite 32-bit floats, and no negative variances"
         raise UserError(f"{name} does not fit into a ticket: {expected}")
 
-# %% ../nbs/08_ticket.ipynb #7cffd480
+# %% ../nbs/08_ticket.ipynb #59d057bb
 def _check_model(model, initial):
     "Refuse to write what `load` would refuse to read"
     subnet = subnet_of(model)
@@ -201,6 +201,13 @@ def sealed(
     return h.hexdigest()
 
 
+def spec_of(model: nn.Module) -> dict:  # For `build`; None for a network that it did not make
+    if not hasattr(model, "spec"):
+        return None
+    spec = asdict(model.spec)
+    return spec if spec["skips"] else {k: v for k, v in spec.items() if k != "skips"}
+
+
 def save(
     path,  # File to write, .safetensors
     model: nn.Module,  # From `as_subnet`
@@ -215,11 +222,11 @@ def save(
     for name, mask in found.items():
         layer = layer_tensors(originals(model)[name], mask, subnet.row, initial)
         tensors |= {f"{name}.{kind}": v for kind, v in layer.items() if v.numel()}
-    spec, choices = getattr(model, "spec", None), asdict(subnet)
+    spec, choices = spec_of(model), asdict(subnet)
     if not initial:
         del choices["draw"]  # what was trained has replaced what was drawn
     sums = seed_sum(seed_weights(model, subnet, initial), 32 if initial else subnet.row.weight_bits)
-    header = dict(format=FORMAT, spec=spec and asdict(spec), subnet=choices, initial=initial)
+    header = dict(format=FORMAT, spec=spec, subnet=choices, initial=initial)
     header |= dict(kept={k: int(m.count_nonzero()) for k, m in found.items()}, seed_sha256=sums)
     if clash := set(facts) & {*header, "sha256"}:
         raise UserError(

@@ -7,7 +7,7 @@ __all__ = ['DEVICES', 'OPTIMIZERS', 'PRECISIONS', 'log', 'device', 'evaluate', '
            'Stopped', 'StopSignal', 'save_state', 'load_state', 'Run', 'train_epoch', 'with_bar', 'check_batch_size',
            'fit', 'epoch_and_state']
 
-# %% ../nbs/07_train.ipynb #ed47a92c
+# %% ../nbs/07_train.ipynb #62b0b4d3
 import ctypes
 import logging
 import math
@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from tqdm import tqdm
 
+from .binarize import set_progress
 from .data import Images, Source, batches
 from .errors import UserError, pick, replacing
 from .prune import rewind, snapshot, sparsity_at
@@ -268,7 +269,7 @@ class Run:
             misfit = f"{self.path} does not fit this run ({type(e).__name__})"
             raise UserError(f"{misfit}: delete it to start this run afresh") from e
 
-# %% ../nbs/07_train.ipynb #610b457d
+# %% ../nbs/07_train.ipynb #761f1484
 def train_epoch(
     run: Run,  # Where it is; kept up to date
     parts: SimpleNamespace,  # `train` and `val` images, on the model's device
@@ -283,6 +284,7 @@ def train_epoch(
     for x, y in with_bar(feed, run):
         progress = (run.epoch + run.step / run.steps) / cfg.epochs
         lr = cosine(cfg.lr, progress, cfg.warmup / cfg.epochs)
+        set_progress(run.model, progress)
         for group in run.opt.param_groups if run.opt else ():
             group["lr"] = lr
         loss, logits = step(run.model, run.opt, x, y, cfg.precision, cfg.label_smoothing)

@@ -78,6 +78,11 @@ CASES = {
     "bf16 dense": dict(method="dense", seed=1) | SGD | BF16,
     "resnet20": dict(method="dense", seed=4, optimizer="sgd", lr=1e-4) | RESNET,
     "augmentation": {},
+    **{
+        k: dict(method="mpt-1-1", surrogate=k, sparsity=0.9, seed=10) | SIGNS_FC | dict(lr=1.0)
+        for k in ("clipped", "ede", "exste", "reste")
+    },
+    "skips": dict(method="mpt-1-32", skips=True, bn="plain", epochs=1, lr=0.1),
 }
 ACCURACIES = ["val_accuracy", "test_accuracy", "binarised_test_accuracy"]
 CURVES, LEVELS = (

@@ -35,10 +35,10 @@ TRAINED = [
 ]
 
 
-def shaken(method, arch="lenet5", sparsity=0.8, bn="plain", in_shape=(1, 28, 28)):
+def shaken(method, arch="lenet5", sparsity=0.8, bn="plain", in_shape=(1, 28, 28), skips=False):
     "A converted network with BN statistics that are not all alike, as after training"
     torch.manual_seed(0)
-    net = as_subnet(build(arch, in_shape, 10, bn=bn), method, sparsity, seed=4)
+    net = as_subnet(build(arch, in_shape, 10, bn=bn, skips=skips), method, sparsity, seed=4)
     net.train()(torch.randn(16, *in_shape))
     return net.eval()
 
@@ -83,6 +83,16 @@ def test_size(method, arch, sparsity, bn, tmp_path):
         assert size < 171_000
     if METHODS[method].cycles:
         assert ticket.save(tmp_path / "t.safetensors", net, initial=True) <= 1.01 * masks + 4096
+
+
+@pytest.mark.parametrize("method", ["mpt-1-32", "mpt-1-1"])
+def test_skips_come_back(method, tmp_path):
+    net, x = shaken(method, "conv4", 0.5, skips=True), torch.randn(20, 1, 28, 28)
+    ticket.save(tmp_path / "t", net)
+    again = ticket.load(tmp_path / "t")
+    assert again.spec["skips"] and torch.equal(again(x), net(x))
+    again.__class__ = torch.nn.Sequential
+    assert not torch.allclose(again(x), net(x))
 
 
 def test_only_a_subnetwork_makes_a_ticket(good, tmp_path):
@@ -367,12 +377,15 @@ def test_oversized(good, tmp_path, monkeypatch):
         ticket.load(good)
 
 
-@pytest.mark.parametrize("method", ["mpt-1-32", "mpt-1-1", "edge-popup"])
-def test_onnx(method, tmp_path):
+@pytest.mark.parametrize(
+    "method, skips",
+    [("mpt-1-32", False), ("mpt-1-1", False), ("edge-popup", False), ("mpt-1-32", True)],
+)
+def test_onnx(method, skips, tmp_path):
     "1,000 test images: the same logits, and the same answers wherever the two best are not tied"
     import onnxruntime
 
-    ticket.save(tmp_path / "t", shaken(method, "conv2", 0.5))
+    ticket.save(tmp_path / "t", shaken(method, "conv2", 0.5, skips=skips))
     export(tmp_path / "t", tmp_path / "t.onnx")
     digits = load("mnist5k")
     x = normalise(digits.test.x, digits.source)
