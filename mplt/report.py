@@ -28,14 +28,11 @@ def gather(
 ) -> pd.DataFrame:  # The rows of all runs; settings younger than a run at their defaults
     "Put the runs' rows together"
     rows = pd.concat([read_rows(Path(f) / file) for f in folders], ignore_index=True)
-    if "seed" not in rows:
-        return rows  # curves.csv and layers.csv tell no settings
-    for f in fields(Config):
-        if f.name not in rows:
-            rows[f.name] = f.default
-        if f.default is not None:
-            rows[f.name] = rows[f.name].fillna(f.default).infer_objects()
-    return rows
+    if "seed" not in rows:  # curves.csv and layers.csv tell no settings
+        return rows
+    defaults = {f.name: f.default for f in fields(Config) if f.default is not None}
+    unknown = {name: default for name, default in defaults.items() if name not in rows}
+    return rows.assign(**unknown).fillna(defaults).infer_objects()
 
 # %% ../nbs/10_report.ipynb #1a189f2a
 NETWORK = ["dataset", "arch", "width"]  # a panel of a figure
