@@ -206,9 +206,9 @@ def _panels(rows, by=NETWORK, height=1):
     "A figure, and for each panel a column of empty axes and the rows to draw there, in percent"
     if rows.empty:
         raise UserError("there is no run that this figure could show")
-    percents = dict(pruned=100 * rows.sparsity, remaining=100 * (1 - rows.sparsity))
-    percents |= dict(test=100 * rows.test_accuracy, error=100 * rows.test_std)
-    groups = [o for _, o in rows.assign(**percents).groupby(by, sort=False)]
+    rows = rows.assign(pruned=100 * rows.sparsity, remaining=100 * (1 - rows.sparsity))
+    rows = rows.assign(test=100 * rows.test_accuracy, error=100 * rows.test_std)
+    groups = [o for _, o in rows.groupby(by, sort=False)]
     size = 4.4 * len(groups), 2.8 * height
     fig, axs = plt.subplots(height, len(groups), figsize=size, squeeze=False, sharex="col")
     fig.subplots_adjust(wspace=0.4, hspace=0.1)
@@ -309,8 +309,7 @@ def binarisation(
     after = over_seeds(edge.assign(test_accuracy=edge.binarised_test_accuracy))
     alike = after[[k for k in LINE if k != "method"]].drop_duplicates()
     rows = over_seeds(levels[levels.method.isin(["edge-popup", "mpt-1-32"])]).merge(alike)
-    both = pd.concat([rows.assign(learned=True), after.assign(learned=False)])
-    fig, panels = _panels(both)
+    fig, panels = _panels(pd.concat([rows.assign(learned=True), after.assign(learned=False)]))
     for (ax,), panel in panels:
         _lines(ax, panel[panel.learned], "pruned")
         style = dict(note=", binarised afterwards", marker="x", ls="--")
@@ -357,8 +356,8 @@ def survivors(
     "% of weights that each layer keeps, at the highest sparsity (of equal ones the best)"
     usual = 'method == @method and bn != "learned" and scope == "layer" and variant == ""'
     rows = over_seeds(levels).query(usual).sort_values(["sparsity", "val_accuracy"])
-    sparsest = rows.drop_duplicates(NETWORK, keep="last").sort_index()
-    fig, panels = _panels(sparsest.assign(seeds=1))
+    sparsest = rows.drop_duplicates(NETWORK, keep="last").sort_index().assign(seeds=1)
+    fig, panels = _panels(sparsest)
     for (ax,), panel in panels:
         row = panel.iloc[0]
         own = (layers.config_hash == row.config_hash) & (layers.cycle == row.cycle)
