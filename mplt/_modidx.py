@@ -45,7 +45,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'mplt.data._check_folders': ('data.html#_check_folders', 'mplt/data.py'),
                            'mplt.data._files': ('data.html#_files', 'mplt/data.py'),
                            'mplt.data._from_debian': ('data.html#_from_debian', 'mplt/data.py'),
-                           'mplt.data._from_mirror': ('data.html#_from_mirror', 'mplt/data.py'),
                            'mplt.data._from_torchvision': ('data.html#_from_torchvision', 'mplt/data.py'),
                            'mplt.data._idx': ('data.html#_idx', 'mplt/data.py'),
                            'mplt.data._load_folders': ('data.html#_load_folders', 'mplt/data.py'),

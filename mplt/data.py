@@ -153,14 +153,6 @@ def verify(
         if got != md5:
             raise UserError(f"{path} is damaged: its MD5 is {got}, expected {md5}; {advice}")
 
-# %% ../nbs/01_data.ipynb #3fee4baa
-def _from_mirror(name, folder):
-    mirror = settings().data_mirror
-    verify(name, mirror, "put the right file there, or leave data_mirror empty")
-    for f in SOURCES[name].files:
-        (folder / f).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(mirror / f, folder / f)
-
 # %% ../nbs/01_data.ipynb #71e5a0c8
 def _from_debian(name, folder):
     "The package's files, unzipped to where torchvision would put them; False if it cannot be had"
@@ -200,12 +192,15 @@ def _bring(name, missing, place):
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{name}-", dir=place.parent) as folder:
-            folder = Path(folder)
-            (_from_mirror if in_mirror else _from_torchvision)(name, folder)
-            verify(name, folder, "its source has other bytes, try again later or use a mirror")
+            origin, advice = mirror, "put the right file there, or leave data_mirror empty"
+            if not in_mirror:
+                origin, advice = Path(folder), "try again later, or use a mirror"
+                _from_torchvision(name, origin)
+            verify(name, origin, advice)
             for f in missing:
+                whole = shutil.copyfile(origin / f, f"{folder}/whole")
                 (place / f).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(folder / f, place / f)
+                os.replace(whole, place / f)
     except OSError as e:
         hint = "free some space; if it cannot be written at all, name another in settings.ini or MPLT_DATA"
         raise UserError(f"{place} could not be written ({e.strerror or e}): {hint}") from e

@@ -93,14 +93,11 @@ def _escape(text):
 # %% ../nbs/13_export.ipynb #fae51e5e
 HEAD = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Ticket</title>
-<style>
+<title>Ticket</title><style>
 body { font: 16px/1.5 sans-serif; max-width: 52em; margin: 2em auto; padding: 0 1em }
 th { text-align: left; vertical-align: top; padding-right: 1em }
-td { overflow-wrap: anywhere }
-img { max-width: 100% }
-</style>
-<h1>Ticket</h1>
+td { overflow-wrap: anywhere } img { max-width: 100% }
+</style><h1>Ticket</h1>
 """
 
 

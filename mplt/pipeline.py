@@ -29,11 +29,11 @@ def suites() -> dict:  # Name: folder of its params.yaml
 
 # %% ../nbs/12_pipeline.ipynb #58bb47f6
 FIELDS = dict(
-    suite=(str, "the name of its folder"),
-    root=(str, "the way to the repository"),
-    publish=(bool, "true or false"),
-    defaults=(dict, "settings such as epochs, or {}"),
-    runs=(dict, "names of runs, each with its settings"),
+    suite=(str, "a suite has the name of its folder"),
+    root=(str, "expected the way to the repository"),
+    publish=(bool, "expected true or false"),
+    defaults=(dict, "expected settings such as epochs, or {}"),
+    runs=(dict, "expected names of runs, each with its settings"),
 )
 
 
@@ -47,16 +47,14 @@ def suite_params(
     for name in params:
         pick(FIELDS, name, f"field of {file}:")
     params = dict(publish=True) | params
-    for name, (kind, expected) in FIELDS.items():
+    for name, (kind, hint) in FIELDS.items():
         if not isinstance(params.get(name), kind):
-            raise UserError(f"{name} of suite {suite} is {params.get(name)!r}: expected {expected}")
-    if params["suite"] != suite:
-        hint = f"a suite has the name of its folder, {suite!r}"
-        raise UserError(f"{file} is called {params['suite']!r}: {hint}")
-    up = "" if folder == root() else "../../"
-    if params["root"] != up:
-        hint = f"expected {up!r}, the way to the repository"
-        raise UserError(f"root of suite {suite} is {params['root']!r}: {hint}")
+            raise UserError(f"{name} of suite {suite} is {params.get(name)!r}: {hint}")
+    wanted = dict(suite=suite, root="" if folder == root() else "../../")
+    for name, value in wanted.items():
+        if params[name] != value:
+            hint = f"{FIELDS[name][1]}, {value!r}"
+            raise UserError(f"{name} of suite {suite} is {params[name]!r}: {hint}")
     if suite == "runs":
         raise UserError(
             "suite 'runs' is no name: results/runs holds the finished runs of all suites"
