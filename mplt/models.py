@@ -120,7 +120,7 @@ def set_bn(
     model: nn.Module,  # Any network
     bn: str,  # plain or learned
 ):
-    "Make the batch normalisation that a network has plain (no parameters) or learned (new ones: γ = 1, β = 0)"
+    "Make the batch normalisation that a network has plain, or learned anew (γ = 1, β = 0)"
     like = next(model.parameters())
     for m in model.modules():
         if isinstance(m, _BatchNorm):

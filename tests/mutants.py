@@ -341,7 +341,7 @@ MUTANTS = [
             "scores rewound, too",
             "prune",
             "return own_state(model) | weights",
-            'return own_state(model) | weights | {k: v for k, v in model.state_dict().items() if k.endswith("scores")}',
+            'return {k: v for k, v in model.state_dict().items() if "fixed" not in k} | weights',
             "imp-score",
         ),
         (
