@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from .config import sweep
 from .data import settings
 from .engine import read_params
 from .errors import UserError, check_name, pick
-from .experiment import config_hash, find, publish, read_json, read_row, run, sweep, write
+from .experiment import config_hash, find, publish, read_json, read_row, run, write
 
 # %% ../nbs/12_pipeline.ipynb #6918336a
 def root() -> Path:

@@ -15,8 +15,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from .config import Config
 from .errors import UserError, replacing
-from .experiment import Config, read_rows, write
+from .experiment import read_rows, write
 from .models import ARCHS, BNS
 from .subnet import METHODS
 from .ticket import entropy

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -10,17 +11,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import REPO
 from PIL import Image
 
 from mplt import command, experiment, ticket
+from mplt.config import RECIPES, config
 from mplt.data import SOURCES, DataSet, Images
 from mplt.errors import UserError
-from mplt.experiment import RECIPES, config
 from mplt.mask import SCOPES
 from mplt.models import ARCHS, BNS
 from mplt.subnet import INITS, METHODS
 
-RUN = "run --method mpt-1-32 --dataset mnist5k --arch_type conv2 --width 0.1 --sparsity 0.8 --bn learned --epochs 2 --limit 100 --batch_size 20"
+RUN = (
+    "run --method mpt-1-32 --dataset mnist5k --arch_type conv2 --width 0.1 --sparsity 0.8 "
+    "--bn learned --epochs 2 --limit 100 --batch_size 20"
+)
 
 
 def mplt(args, cwd):
@@ -39,8 +44,6 @@ def mplt(args, cwd):
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch):
-    from conftest import REPO
-
     monkeypatch.setenv("MPLT_DATA", str(REPO / "data"))
 
 
@@ -99,19 +102,37 @@ def test_run_leaves_its_results_and_repeats_them(tmp_path):
         ("data verify mnist --root .", "is missing"),
         ("run --method dense --sparsity .5", "removes no weights"),
         ("run --method mpt-1-1 --bn none", "bn 'none' does not fit"),
-        ("run --method mpt-1-32 --score", "--score does not fit --method"),
-        ("run --method imp --reinit False", "--reinit does not fit --method"),
-        ("run --reinit --binarize", "--reinit does not fit --binarize"),
-        ("run --sparsity .9 --prune_percent 5", "give one of them"),
+        ("run --score", "run has no flag --score: it is one of `mplt imp`"),
+        ("run --method imp --reinit False", "run has no flag --reinit"),
+        ("run --epochs_per_cycle 2", "run has no flag --epochs_per_cycle"),
         ("run --mini_batch maybe", "mini_batch 'maybe' is not valid: expected True or False"),
-        ("run --rewind_epoch 1", "nothing would be left to train"),
-        ("run --recipe paper", "--recipe does not fit"),
-        ("run --prune_percent 0", "prune_percent 0.0 is out of range"),
+        ("run --prune_percent 5", "prune_percent 5.0 does not fit method 'mpt-1-32'"),
         ("run --method imp --cycles 0", "it needs at least one"),
+        ("run --LR .1", "No such option '--LR': see `mplt run --help`"),
+        ("run --seed", "requires an argument: see `mplt"),
+        ("run extra", "unexpected extra argument (extra): see `mplt run --help`"),
+        ("imp --method imp-score", "imp has no flag --method: it is one of `mplt run`"),
+        ("imp --cycles 3", "imp has no flag --cycles"),
+        ("imp --recipe paper", "imp has no flag --recipe"),
+        ("imp --epochs 0", "epochs 0 is out of range"),
+        ("imp --epochs_per_cycle 1.5", "epochs_per_cycle '1.5' is not valid"),
+        ("imp --score maybe", "score 'maybe' is not valid: expected True or False"),
+        ("imp --reinit --binarize", "--reinit does not fit --binarize"),
+        ("imp --reinit --score", "--reinit does not fit --score"),
+        ("imp --sparsity .9 --prune_percent 5", "give one of them"),
+        ("imp --rewind_epoch 1", "nothing is left to train"),
+        ("imp --prune_percent 0", "prune_percent 0.0 is out of range"),
+        ("imp --resume", "unknown flag '--resume'"),
         ("run --arch_type resnet18 --bn none", "its shortcuts need batch normalisation"),
         ("run --method random --bn learned", "there is nothing to learn"),
-        ("run --prune_percent 50 --epochs 99", "nothing would be left"),
+        ("imp --prune_percent 50 --epochs 99", "nothing would be left"),
         ("run --method mpt-1-32 --arch conv2 --dataset mnist5k --width 30", "take a smaller width"),
+        ("", "Missing command: see `mplt --help`"),
+        ("rum", "unknown command 'rum': did you mean 'run'?"),
+        ("ticket inf x", "unknown command 'inf': did you mean 'info'?"),
+        ("ticket export x", "Missing argument 'OUT': see `mplt ticket export --help`"),
+        ("data bring mnist", "unknown word for data 'bring'"),
+        ("--sparsity .5", "mplt has no flag --sparsity: it is one of `mplt run`"),
     ],
 )
 def test_mistakes(args, says, tmp_path, monkeypatch, capsys):
@@ -135,10 +156,13 @@ def test_a_mistake_in_the_shell(tmp_path):
 def noise(name):
     "A data set of random images with the shape of `name`"
     rng = torch.Generator().manual_seed(0)
-    images = lambda n: Images(
-        torch.randint(256, (n, *SOURCES[name].in_shape), dtype=torch.uint8, generator=rng),
-        torch.arange(n) % 10,
-    )
+
+    def images(n):
+        shape = (n, *SOURCES[name].in_shape)
+        return Images(
+            torch.randint(256, shape, dtype=torch.uint8, generator=rng), torch.arange(n) % 10
+        )
+
     return DataSet(SOURCES[name], images(100), images(30))
 
 
@@ -158,13 +182,13 @@ GRID += [
 
 @pytest.mark.parametrize("dataset, arch, flags", [(d, a, f) for d, a, *f in GRID])
 def test_the_script_before(dataset, arch, flags, tmp_path, monkeypatch, capsys):
-    "Every network, data set and modifier of the script that the command without --method stands for"
+    "Every network, data set and modifier of the script that `mplt imp` stands for"
     monkeypatch.setattr(experiment, "load", noise)
     width = [] if arch in ("fc1", "lenet5") else ["--width", "0.1"]
     assert (
         command.main(
             [
-                "run",
+                "imp",
                 "--dataset",
                 dataset,
                 "--arch_type",
@@ -210,31 +234,30 @@ def test_the_script_before(dataset, arch, flags, tmp_path, monkeypatch, capsys):
     ).shape == (1, 10)
 
 
-def test_the_script_has_its_defaults():
-    c = config(**command.run_settings())
-    assert (
-        c.method,
-        c.dataset,
-        c.arch,
-        c.lr,
-        c.cycles,
-        c.epochs,
-        c.test_freq,
-        c.batch_size,
-        c.mini_batch,
-    ) == ("imp", "mnist", "fc1", 1.2e-3, 50, 1, 50, 60, False)
+def test_the_script_in_other_words():
+    "`mplt imp` with its defaults is the same run as `mplt run` that says it all"
+    said = dict(method="imp", dataset="mnist", arch="fc1", prune_percent=5, cycles=50, epochs=1)
+    c = config(**said, lr=1.2e-3, batch_size=60, test_freq=50)
+    assert config(**command.script_settings()) == c
     assert c.sparsity == pytest.approx(1 - 0.95**50)
-    own = config(
-        **command.run_settings(
-            epochs="10", prune_percent="20", lr="0.01", binarize="True", score="false"
-        )
-    )
-    assert (own.method, own.cycles, own.lr, own.sparsity) == (
-        "imp-binary",
-        10,
-        0.01,
-        round(1 - 0.8**10, 12),
-    )
+    flags = dict(epochs="10", prune_percent="20", lr="0.01", binarize="True", score="false")
+    own = config(**command.script_settings(**flags))
+    assert (own.method, own.cycles, own.lr) == ("imp-binary", 10, 0.01)
+    assert own.sparsity == pytest.approx(1 - 0.8**10)
+
+
+def test_help_is_true(capsys):
+    "A default that --help shows is the one that an empty command line gets"
+    assert command.main(["run", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    shown = {}
+    for part in text.split(" --"):
+        if default := re.search(r"\(default: (.*?)\)", part):
+            shown[part.split()[0]] = default[1]
+    c = config()
+    said = {k: v for k, v in shown.items() if hasattr(c, k) and v != "by recipe"}
+    assert len(said) > 10 and said == {k: str(getattr(c, k)) for k in said}
+    assert shown["shift"] == "by recipe" and config(dataset="cifar10").shift == 2
 
 
 def illegal(method, bn, scope, scale_fan, cycles):
@@ -320,15 +343,9 @@ def test_photographs(tmp_path, monkeypatch):
                 x[..., 2 - 2 * i] += 150
                 Image.fromarray(x).save(folder / f"{k}.jpg")
     monkeypatch.setenv("MPLT_DATA", str(tmp_path))
-    args = "--dataset imagenet --arch resnet18 --method mpt-1-32 --recipe paper --width 0.1 --epochs 2 --warmup 1 --batch_size 9".split()
-    assert command.main(["run", *args, "--out", str(tmp_path / "run")]) == 0
-    c = json.loads((tmp_path / "run/config.json").read_text())["config"]
-    assert (c["optimizer"], c["lr"], c["momentum"], c["label_smoothing"]) == (
-        "sgd",
-        0.256,
-        0.875,
-        0.1,
-    )
+    args = "run --dataset imagenet --arch resnet18 --method mpt-1-32 --recipe paper"
+    args += " --width 0.1 --epochs 2 --warmup 1 --batch_size 9"
+    assert command.main([*args.split(), "--out", str(tmp_path / "run")]) == 0
     assert pd.read_csv(tmp_path / "run/summary.csv").test_accuracy.item() > 0.9
     info = ticket.info(tmp_path / "run/ticket.safetensors")
     assert info["classes"] == ["blue", "red"] and info["spec"]["in_shape"] == [3, 224, 224]
@@ -340,14 +357,17 @@ def test_photographs(tmp_path, monkeypatch):
 
 def test_closed_pipe(tmp_path):
     "`mplt methods | head`: a reader who goes away is no error to show"
-    command = f"{shlex.quote(sys.executable)} -c \"import sys; from mplt.command import main; sys.exit(main(['methods']))\" | true; echo ${{PIPESTATUS[0]}}"
-    p = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    code = "import sys; from mplt.command import main; sys.exit(main(['methods']))"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} | true"
+    p = subprocess.run(
+        ["bash", "-c", f"{command}; echo ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert (p.stdout, p.stderr) == ("141\n", "")
 
 
-@pytest.mark.parametrize(
-    "module",
-    "errors data binarize mask models subnet prune train ticket experiment report pipeline engine export command".split(),
-)
+@pytest.mark.parametrize("module", sorted(f.stem for f in (REPO / "mplt").glob("[a-z]*.py")))
 def test_modules_stand_alone(module):
     subprocess.run([sys.executable, "-c", f"import mplt.{module}"], check=True)

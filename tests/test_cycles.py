@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 
 from mplt import experiment, ticket, train
+from mplt.config import config
 from mplt.data import SOURCES, Images, load, normalise, split
-from mplt.experiment import config, run
+from mplt.experiment import run
 from mplt.models import build
 from mplt.prune import after_cycles, final_sparsity, rewind, snapshot, trained_state
 from mplt.subnet import METHODS, as_subnet, draw_weight, masks, set_sparsity, weighted

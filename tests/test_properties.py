@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from mplt.config import Config, config
 from mplt.errors import UserError
-from mplt.experiment import Config, config, config_hash
+from mplt.experiment import config_hash
 from mplt.mask import global_masks, removed, topk_mask
 from mplt.ticket import decode, encode
 

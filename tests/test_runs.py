@@ -7,8 +7,9 @@ import pytest
 from conftest import REPO
 
 from mplt import experiment, ticket
+from mplt.config import config
 from mplt.errors import UserError
-from mplt.experiment import config, find, finished, publish, published_folder, read_row, run
+from mplt.experiment import find, finished, publish, published_folder, read_row, run
 
 SETTINGS = dict(
     arch="lenet5", method="imp", sparsity=0.9, cycles=2, epochs=1, limit=200, batch_size=50
@@ -132,13 +133,13 @@ def test_begun_again_is_not_finished(folder, monkeypatch):
     "Killed in a later cycle, after ticket and state were lost: what it had before does not make it finished"
     for f in "ticket.safetensors", "state.pt":
         (folder / f).unlink()
-    leave = experiment._leave_level
+    leave = experiment.leave_level
 
     def killed(folder, c, source, parts, model, cycle):
         leave(folder, c, source, parts, model, cycle)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, "_leave_level", killed)
+    monkeypatch.setattr(experiment, "leave_level", killed)
     with pytest.raises(KeyboardInterrupt):
         run(SETTINGS, folder)
     assert not finished(folder, config(**SETTINGS))
