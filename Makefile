@@ -35,7 +35,9 @@ $(VENV)/bin/pip:
 repro: $(VENV)/pipeline.installed  ## find tickets and build the quick suite's tables and figures (results/quick)
 	dvc repro
 
-test: $(VENV)/test.installed  ## run every notebook of nbs/ and the tests
+test: $(VENV)/test.installed  ## check layout and style, run every notebook of nbs/ and the tests
+	ruff format --check nbs tests docs
+	ruff check nbs tests docs
 	nbdev-test
 	$(VENV)/bin/python -m pytest
 
