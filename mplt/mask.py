@@ -69,7 +69,7 @@ class TopK:
         if torch.compiler.is_compiling() or not plain:
             return keep_by_selection(sizes, keep)
         band = self.threshold - self.margin, self.threshold + self.margin
-        threshold = smallest_kept(in_memory_order(sizes).numpy(), keep, *band)
+        threshold = float(smallest_kept(in_memory_order(sizes).numpy(), keep, *band))
         self.margin = 4 * abs(threshold - self.threshold) + abs(threshold) / 64
         self.threshold = threshold
         mask = sizes >= threshold

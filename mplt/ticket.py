@@ -294,8 +294,9 @@ def check_header(
     "Types and ranges of what a header says; raises ValueError"
     subnet, spec, kept = header["subnet"], header["spec"], header["kept"]
     spec_or_none = {} if spec is None else spec
-    if not all(isinstance(o, dict) for o in (subnet, spec_or_none, kept)):
-        raise ValueError("subnet, spec or kept are not what they should be")
+    for name, o in dict(subnet=subnet, spec=spec_or_none, kept=kept).items():
+        if not isinstance(o, dict):
+            raise ValueError(f"{name} is {o!r}")
     real, method, shape = (int, float), subnet["method"], subnet["in_shape"]
     sound = dict(
         seed=is_number(subnet["seed"], 0, 2**32),
