@@ -38,7 +38,7 @@ class Commands(click.Group):
         return self.commands[pick(self.commands, name, "command")]
 
 
-@click.group(cls=Commands, no_args_is_help=False)
+@click.group("mplt", cls=Commands, no_args_is_help=False)
 def cli():
     "Multi-prize lottery tickets: a seed and a mask."
 
