@@ -14,6 +14,7 @@ import torch
 from mplt import ticket
 from mplt.data import SOURCES, Images, batches
 from mplt.experiment import run
+from mplt.subnet import METHODS
 
 GOLDEN = Path(__file__).with_name("golden.csv")
 ADVICE = """What is computed has changed ({}). If that was not meant, mend the code. If it was, raise
@@ -182,6 +183,10 @@ def test_numbers_on_lesser_processors(onednn, aten, threads):
 
 def test_golden_numbers_are_of_the_cases():
     assert [*dict.fromkeys(pd.read_csv(GOLDEN).case)] == [*CASES]
+
+
+def test_every_method_has_a_case():
+    assert set(METHODS) <= {case.get("method") for case in CASES.values()}
 
 
 def write():
