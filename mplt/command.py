@@ -245,7 +245,7 @@ def invoke(words: list):
     except click.UsageError as e:
         if isinstance(e, click.NoSuchOption):
             name_the_flag(e.ctx.command, e.option_name)
-        command = e.ctx.command_path if e.ctx else "mplt"
+        command = e.ctx.command_path if e.ctx else f"mplt {words[0]}"
         what = e.format_message().rstrip(".")
         raise UserError(f"{what}: see `{command} --help`") from None
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NUMERICS', 'MEASURED', 'NUMBERS', 'NOT_ALL_METHODS', 'LEAD', 'config_hash', 'write', 'write_json', 'write_rows',
-           'damaged_file', 'read_rows', 'read_json', 'description', 'holds', 'published_folder', 'is_published',
-           'has_ticket', 'finished', 'find', 'folder_of', 'publish', 'processor', 'commit', 'provenance',
-           'record_machine', 'reserved', 'new_model', 'leave_level', 'add_rows', 'peak_memory', 'leave_summary',
-           'read_row', 'after_binarising', 'layer_counts', 'run']
+           'damaged_file', 'read_rows', 'read_json', 'read_record', 'description', 'holds', 'published_folder',
+           'is_published', 'has_ticket', 'finished', 'find', 'folder_of', 'publish', 'processor', 'commit',
+           'provenance', 'record_machine', 'reserved', 'new_model', 'leave_level', 'add_rows', 'peak_memory',
+           'leave_summary', 'read_row', 'after_binarising', 'layer_counts', 'run']
 
 # %% ../nbs/09_experiment.ipynb #6083554e
 import hashlib
@@ -116,6 +116,15 @@ def read_json(
     except (OSError, ValueError, TypeError, RecursionError):
         raise damaged_file(file) from None
 
+
+def read_record(folder) -> dict:
+    "A run's record.json, with at least one entry of what it was computed with"
+    record = read_json(file := Path(folder) / "record.json")
+    computed = record.get("computed")
+    if not (isinstance(computed, list) and computed and all(isinstance(o, dict) for o in computed)):
+        raise damaged_file(file)
+    return record
+
 # %% ../nbs/09_experiment.ipynb #720fe3f3
 def description(c: Config) -> dict:
     "What config.json says"
@@ -133,10 +142,11 @@ def holds(
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} is not empty and holds no run: give another folder")
     theirs = read_json(folder / "config.json")
+    if not isinstance(theirs.get("config"), dict):
+        raise damaged_file(folder / "config.json")
     if theirs.get("config_hash") == mine["config_hash"]:
         return True
-    other = theirs["config"] if isinstance(theirs.get("config"), dict) else {}
-    differ = [k for k, v in mine["config"].items() if other.get(k) != v]
+    differ = [k for k, v in mine["config"].items() if theirs["config"].get(k) != v]
     differ += ["numerics"] if theirs.get("numerics") != NUMERICS else []
     which = f"another config ({', '.join(differ)} differ)"
     raise UserError(f"{folder} holds a run of {which}: give another folder, or delete it")
@@ -170,7 +180,7 @@ def finished(
     folder, cycles = Path(folder), list(range(c.cycles + 1))
     if not holds(folder, c) or not all((folder / f).is_file() for f in ("record.json", *NUMBERS)):
         return False
-    read_json(folder / "record.json")
+    read_record(folder)
     rows = {f: read_rows(folder / f, config_hash(c)) for f in NUMBERS}
     last_epochs = rows["curves.csv"].groupby("cycle").epoch.max().to_dict()
     return (
@@ -269,10 +279,8 @@ def record_machine(
     "Write in the run's record with what it is computed from here on"
     file = folder / "record.json"
     begun = (folder / "state.pt").exists()  # if not, nothing of what was computed before is left
-    record = read_json(file) if begun and file.exists() else {}
+    record = read_record(folder) if begun and file.exists() else {}
     computed = record.get("computed", [])
-    if not isinstance(computed, list) or not all(isinstance(o, dict) for o in computed):
-        raise UserError(f"{file} is damaged: delete its folder to compute the run anew")
     before, what = (computed or [now])[-1], ("device", "cpu", "instructions", "threads", "torch")
     differ = [f"{k} {now[k]} (before: {before.get(k)})" for k in what if before.get(k) != now[k]]
     if differ:
@@ -331,6 +339,7 @@ LEAD += "weights_total weights_kept ticket_bytes config_hash".split()  # the fir
 def leave_level(folder, c, source, parts, model, cycle):
     "Write what a training leaves: its tickets, a row of levels.csv, rows of layers.csv"
     file, name = folder / "ticket.safetensors", config_hash(c)
+    (folder / "summary.csv").unlink(missing_ok=True)  # what is there of a run is of one training
     facts = dict(config_hash=name, dataset=c.dataset, cycle=cycle)
     facts |= dict(mean=source.mean, std=source.std, classes=source.classes)
     ticket.save(file, model, **facts)
@@ -450,7 +459,6 @@ def run(
         setattr(parts, k, Images(*(o.to(where) for o in images)))
     model = new_model(c, data.source).to(where)
     with reserved(folder, c):
-        (folder / "summary.csv").unlink(missing_ok=True)
         record_machine(folder, provenance(where))
         leave = partial(leave_level, folder, c, data.source, parts, model)
         curves = fit(model, parts, data.source, c, folder / "state.pt", leave)

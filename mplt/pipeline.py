@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'root', 'suites', 'suite_params', 'suite_configs', 'suite_here', 'stage_folder', 'check_suite', 'run_stage',
-           'run_folders', 'suite_timings']
+           'run_folders', 'fresh_folder', 'suite_timings']
 
 # %% ../nbs/12_pipeline.ipynb #59454572
 from pathlib import Path
@@ -15,7 +15,7 @@ from .config import sweep
 from .data import settings
 from .engine import read_params
 from .errors import UserError, check_name, pick
-from .experiment import config_hash, find, publish, read_json, read_row, run, write
+from .experiment import config_hash, find, publish, read_record, read_row, run, write
 
 # %% ../nbs/12_pipeline.ipynb #6918336a
 def root() -> Path:
@@ -150,6 +150,18 @@ def run_folders(
         raise UserError(f"{said}: `dvc repro` computes them")
     return list(found.values())
 
+
+def fresh_folder(
+    suite: str,  # Name of a suite
+    name: str,  # tables or figures
+) -> Path:  # results/SUITE/NAME
+    "The folder that a stage fills, without what was left there before"
+    folder = root() / "results" / pick(suites(), suite, "suite") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob("*.*"):
+        file.unlink()
+    return folder
+
 # %% ../nbs/12_pipeline.ipynb #e1b041af
 def suite_timings(
     suite: str,  # Name of a suite
@@ -157,7 +169,7 @@ def suite_timings(
     "How long the runs of a suite took, and on what"
     rows = []
     for folder in run_folders(suite):
-        record = read_json(folder / "record.json")
+        record = read_record(folder)
         computed = record.pop("computed")
         rows.append(record | computed[-1] | dict(machines=len(computed)))
     return pd.DataFrame(rows)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ import pytest
 import torch
 
 from mplt import ticket
+from mplt.config import SETTINGS, Config, config
 from mplt.data import SOURCES, Images, batches
 from mplt.experiment import run
-from mplt.subnet import METHODS
 
 GOLDEN = Path(__file__).with_name("golden.csv")
 ADVICE = """What is computed has changed ({}). If that was not meant, mend the code. If it was, raise
@@ -185,8 +186,15 @@ def test_golden_numbers_are_of_the_cases():
     assert [*dict.fromkeys(pd.read_csv(GOLDEN).case)] == [*CASES]
 
 
-def test_every_method_has_a_case():
-    assert set(METHODS) <= {case.get("method") for case in CASES.values()}
+CHOICES = [f.name for f in fields(Config) if f.name not in ("dataset", "arch", "shift")]
+
+
+@pytest.mark.parametrize("field", CHOICES)
+def test_every_choice_has_a_case(field):
+    "Of names and of yes and no: each; of numbers: more than one"
+    used = {getattr(config(**COMMON | case), field) for case in CASES.values() if case}
+    allowed = SETTINGS[field].metadata["allowed"]
+    assert len(used) > 1 if isinstance(allowed, pd.Interval) else set(allowed) <= used
 
 
 def write():

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import REPO
 
-from mplt.experiment import config_hash, finished, published_folder, read_rows, run
+from mplt.experiment import NUMERICS, config_hash, finished, published_folder, read_rows, run
 from mplt.pipeline import run_folders, suite_configs, suites
 
 COLUMNS = (
@@ -201,7 +201,7 @@ def test_numerics_makes_all_runs_anew(repo):
     repo.sh("dvc", "repro")
     commit(repo, "a seed")
     before, rows = content(repo.path / "results/runs"), pd.read_csv(repo.results / "summary.csv")
-    edit(repo, "mplt/experiment.py", "NUMERICS = 1\n", "NUMERICS = 2\n")
+    edit(repo, "mplt/experiment.py", f"NUMERICS = {NUMERICS}\n", f"NUMERICS = {NUMERICS + 1}\n")
     assert ran(repo.sh("dvc", "repro", RUNS[1])) == [RUNS[1]]
     after, now = (
         content(repo.path / "results/runs"),
@@ -226,7 +226,10 @@ BAD = [
     ("defaults:", "defualts:", "did you mean 'defaults'?"),
     ("root: ../../", "root: ..", "root of suite tiny is '..'"),
     ("suite: tiny", "suite: tony", "a suite has the name of its folder, 'tiny'"),
+    ("suite: tiny", "suite: ../mydata", "a suite has the name of its folder, 'tiny'"),
     ("suite: tiny", "suite: ../../mydata", "a suite has the name of its folder, 'tiny'"),
+    ("root: ../../", "root: ../../mydata/", "root of suite tiny is '../../mydata/'"),
+    ("root: ../../", "root: ../../../", "root of suite tiny is '../../../'"),
     ("limit: 120", "7: 120", "7 is no name"),
     ("lenet5-dense:", "fc1-mpt-1-32:", "'fc1-mpt-1-32' is there twice"),
     ("lenet5-dense:", '"a;touch X":', "'a;touch X' is no name"),
@@ -237,24 +240,30 @@ BAD = [
 ]
 
 
+LEFT = (
+    "check.txt summary.csv metrics.json tables/T1.md figures/F1.svg runs/fc1-imp/run.ipynb".split()
+)
+
+
 @pytest.mark.parametrize("old, new, says", BAD)
 def test_bad_parameter_stops_with_a_sentence(repo, old, new, says):
     before, mine = content(repo.results), repo.path / "mydata"
-    mine.mkdir()
-    (mine / "check.txt").write_text("mine")
+    stands = [f"{d}{f}" for d in ("", "results/tiny/") for f in LEFT]
+    for file in stands:
+        (mine / file).parent.mkdir(parents=True, exist_ok=True)
+        (mine / file).write_text("mine")
     edit(repo, "suites/tiny/params.yaml", old, new)
     p = repo.sh("mplt", "check", ok=False)
     assert p.returncode == 2 and says in p.stderr and len(p.stderr.splitlines()) == 1
-    if "no name" in says or "range" in says or "mydata" in new:
+    if "no name" in says or "range" in says or new.startswith(("suite", "root")):
         p = repo.sh("dvc", "repro", ok=False)
         assert p.returncode and "Traceback" not in p.stderr and ran(p) in ([], ["check"])
-        repo.sh("dvc", "repro", "-s", "run@" + new.rstrip(":").strip('"'), ok=False)
+        for stage in "tables", "figures", RUNS[0], "run@" + new.rstrip(":").strip('"'):
+            p = repo.sh("dvc", "repro", "-f", "-s", stage, ok=False)
+            assert p.returncode or new.startswith("sparsity"), stage
     repo.sh("git", "checkout", "-q", "--", "suites", cwd=repo.path)
-    assert (
-        content(repo.results) == before
-        and (mine / "check.txt").read_text() == "mine"
-        and not list(repo.path.rglob("X"))
-    )
+    assert content(repo.results) == before and not list(repo.path.rglob("X"))
+    assert all((mine / file).read_text() == "mine" for file in stands)
     shutil.rmtree(mine)
 
 

@@ -103,6 +103,14 @@ def test_damaged_file_is_a_sentence(folder, file, how):
     assert str(folder) in str(e.value) and "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize("file", ["config.json", "record.json"])
+@pytest.mark.parametrize("says", ["{}", "[]", '{"config": 1, "computed": [1]}', '{"computed": []}'])
+def test_json_that_says_nothing(folder, file, says):
+    (folder / file).write_text(says)
+    with pytest.raises(UserError, match=f"{file} is missing or damaged"):
+        finished(folder, config(**SETTINGS))
+
+
 @pytest.mark.parametrize("how", ["empty", "cut", "noise"])
 @pytest.mark.parametrize("file", ["state.pt", "record.json", "levels.csv", "layers.csv"])
 def test_damaged_file_of_an_unfinished_run(folder, file, how):
@@ -127,6 +135,20 @@ def test_a_row_short_is_not_finished(folder, file):
     assert not finished(folder, config(**SETTINGS))
     run(SETTINGS, folder)
     assert content(folder) == {**before, "state.pt": content(folder)["state.pt"]}
+
+
+def test_rows_stay_until_there_are_new_ones(folder, monkeypatch):
+    for f in "ticket.safetensors", "state.pt":
+        (folder / f).unlink()
+    before = content(folder)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "leave_level", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(SETTINGS, folder)
+    assert {f: content(folder)[f] for f in before} == before
 
 
 def test_begun_again_is_not_finished(folder, monkeypatch):
