@@ -97,4 +97,4 @@ def gain(
     mask: torch.Tensor,  # M, same shape: 1 or True where a weight is kept
 ) -> torch.Tensor:  # alpha, a scalar; 0 if nothing is kept
     "The mean magnitude of the kept weights"
-    return (weight * mask).abs().sum() / mask.count_nonzero().clamp(min=1)
+    return (weight * mask).abs_().sum() / mask.count_nonzero().clamp(min=1)

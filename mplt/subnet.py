@@ -62,10 +62,13 @@ def used_weight(
     weight: torch.Tensor,  # W, any shape
     mask: torch.Tensor,  # M, bool, same shape
     bits: int,  # 32: the kept weights; 1: their signs, scaled by the gain
+    dtype: torch.dtype = None,  # Of the result; None: of W
 ) -> torch.Tensor:  # Same shape
     "The masked weight as the layer sees it (biprop, Diffenderfer & Kailkhura 2021)"
-    m = mask.view(torch.uint8)  # PyTorch multiplies bytes twice as fast as bools
-    return weight * m if bits == 32 else torch.copysign(m * gain(weight, m), weight)
+    m, dtype = mask.view(torch.uint8), dtype or weight.dtype  # bytes multiply faster than bools
+    if bits == 32:
+        return (weight * m).to(dtype)
+    return torch.copysign(gain(weight, m).to(dtype), weight.to(dtype)).mul_(m)
 
 # %% ../nbs/05_subnet.ipynb #1c54fbe9
 class UsedWeight(torch.autograd.Function):
@@ -74,15 +77,16 @@ class UsedWeight(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight, scores, mask, bits):
         ctx.save_for_backward(weight, scores, mask)
-        ctx.bits = bits
-        return used_weight(weight, mask, bits)
+        ctx.bits, kind = bits, weight.device.type
+        mixed = torch.is_autocast_enabled(kind)
+        return used_weight(weight, mask, bits, torch.get_autocast_dtype(kind) if mixed else None)
 
     @staticmethod
     def backward(ctx, grad):
         weight, scores, mask = ctx.saved_tensors
         d_weight = d_scores = None
         if ctx.needs_input_grad[0]:
-            d_weight = grad * mask.view(torch.uint8)
+            d_weight = grad.to(weight.dtype) * mask.view(torch.uint8)
             if ctx.bits == 1:
                 d_weight *= gain(weight, mask) * (weight.abs() <= 1)
         if ctx.needs_input_grad[1]:
