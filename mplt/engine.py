@@ -11,9 +11,10 @@ import os
 import sys
 from pathlib import Path
 
+import nbformat
 import yaml
 
-from .errors import UserError, check_name, pick
+from .errors import UserError, check_name, pick, replacing
 
 # %% ../nbs/11_engine.ipynb #504d08d6
 def check_parameters(
@@ -126,9 +127,11 @@ def main():  # Exit status
         except ImportError:
             raise UserError("papermill is missing: pip install 'mplt[pipeline]'") from None
         notebook, out, parameters = stage_paths(stage, read_params("params.yaml"))
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
         how = dict(engine_name="mplt", kernel_name="python3", log_output=True, progress_bar=False)
-        execute_notebook(notebook, out, parameters, **how)
+        nb = execute_notebook(notebook, None, parameters, **how)
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out) as tmp:
+            tmp.write_text(nbformat.writes(nb), encoding="utf8", newline="\n")
     except (UserError, OSError) as e:
         print(f"mplt-stage: {e}", file=sys.stderr)
         return 2
