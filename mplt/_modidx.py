@@ -40,7 +40,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'mplt.config.Shortcuts': ('config.html#shortcuts', 'mplt/config.py'),
                              'mplt.config.check': ('config.html#check', 'mplt/config.py'),
                              'mplt.config.config': ('config.html#config', 'mplt/config.py'),
-                             'mplt.config.convert': ('config.html#convert', 'mplt/config.py'),
                              'mplt.config.expected': ('config.html#expected', 'mplt/config.py'),
                              'mplt.config.group': ('config.html#group', 'mplt/config.py'),
                              'mplt.config.paper': ('config.html#paper', 'mplt/config.py'),
