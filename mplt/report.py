@@ -32,8 +32,7 @@ def gather(
     rows = pd.concat([read_rows(Path(f) / file) for f in folders], ignore_index=True)
     settings = fields(Config) if "seed" in rows else []  # curves.csv and layers.csv tell none
     defaults = {f.name: f.default for f in settings if f.default is not None}
-    columns = dict.fromkeys([*rows, *defaults])
-    return rows.reindex(columns=columns).fillna(defaults).infer_objects()
+    return rows.assign(**defaults | dict(rows)).fillna(defaults).infer_objects()
 
 # %% ../nbs/10_report.ipynb #1a189f2a
 NETWORK = ["dataset", "arch", "width"]  # a panel of a figure
@@ -50,11 +49,12 @@ def variants(
     runs = rows.groupby("config_hash", sort=False)[settings].last().astype(str)
     end = runs.sparsity.mask(runs.cycles != "0", "any")  # cycles show all levels on their way
     alike = [*NETWORK, "method", "bn", "scope", "epochs", end]
-    differs = runs.where(runs != runs.groupby(alike)[settings].transform("first"))
-    said = differs.stack().dropna()
-    said = said.index.get_level_values(1) + " " + said
-    variant = said.groupby(level=0).agg(", ".join)
-    return rows.assign(variant=rows.config_hash.map(variant).fillna(""))
+    differs = runs != runs.groupby(alike)[settings].transform("first")
+    variant = {
+        run: ", ".join(f"{k} {runs.loc[run, k]}" for k in differs.columns[differs.loc[run]])
+        for run in runs.index
+    }
+    return rows.assign(variant=rows.config_hash.map(variant))
 
 # %% ../nbs/10_report.ipynb #f66d0a62
 def over_seeds(
