@@ -202,15 +202,15 @@ MUTANTS = [
         (
             "momentum of SGD",
             "train",
-            "torch.optim.SGD(params, lr, momentum,",
-            "torch.optim.SGD(params, lr, 0.,",
+            "torch.optim.SGD(params, momentum=momentum,",
+            "torch.optim.SGD(params, momentum=0.0,",
             "sgd",
         ),
         (
             "weight decay of SGD",
             "train",
-            "torch.optim.SGD(params, lr, momentum, weight_decay=weight_decay",
-            "torch.optim.SGD(params, lr, momentum, weight_decay=0.0",
+            "torch.optim.SGD(params, momentum=momentum, **given)",
+            "torch.optim.SGD(params, momentum=momentum, **given | dict(weight_decay=0.0))",
             "sgd",
         ),
         ("momentum of Adam", "train", "(momentum,0.999)", "(.9,.999)", "adam"),
@@ -218,8 +218,8 @@ MUTANTS = [
         (
             "weight decay of Adam",
             "train",
-            "(momentum,0.999), weight_decay=weight_decay",
-            "(momentum,0.999), weight_decay=0.",
+            "(momentum,0.999), **given)",
+            "(momentum,0.999), **given | dict(weight_decay=0.0))",
             "adam",
         ),
         (
@@ -333,8 +333,8 @@ MUTANTS = [
         (
             "rewound before the epoch",
             "train",
-            "if run.cycle == 0 and run.epoch == run.cfg.rewind_epoch:",
-            "if False:",
+            "== (0, cfg.rewind_epoch, 0):",
+            "== (0, 0, 0):",
             "rewind",
         ),
         (
