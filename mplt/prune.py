@@ -18,18 +18,18 @@ from .subnet import Subnet, draw_weight, originals, own_state
 def after_cycles(
     sparsity: float,  # After the last cycle
     cycles: int,  # How many there are
-    cycle: float,  # How many are done, at most all of them
+    cycle: float,  # How many are done
 ) -> float:  # Fraction of the weights removed, in [0, 1)
     "Sparsity when each cycle removes the same fraction of what is alive"
     return round(1 - (1 - sparsity) ** (cycle / cycles), 12)  # 0.19, not 0.18999999999999995
 
-# %% ../nbs/06_prune.ipynb #0773b3f2
+
 def final_sparsity(
     percent: float,  # % of the living weights that each cycle removes
     cycles: int,  # How many cycles
 ) -> float:  # Fraction of the weights removed, in [0, 1)
     "The sparsity at which so many cycles end"
-    return round(1 - (1 - percent / 100) ** cycles, 12)
+    return after_cycles(percent / 100, 1, cycles)
 
 # %% ../nbs/06_prune.ipynb #3f404184
 def ramp(
@@ -56,7 +56,8 @@ def sparsity_at(
     return cfg.sparsity
 
 # %% ../nbs/06_prune.ipynb #7b7066ff
-def trained_state(model: nn.Module) -> dict:  # Name: tensor, all that training changes but choices
+def trained_state(model: nn.Module) -> dict:  # Name: tensor, sharing memory with the model
+    "All that training changes but what chooses the weights"
     weights = {f"{name}.weight": w.detach() for name, w in originals(model).items()}
     return own_state(model) | weights
 
@@ -66,8 +67,7 @@ def snapshot(
     opt,  # Its optimiser
 ) -> dict:  # Copies of the states of both
     "What a cycle goes back to"
-    model_state = {name: v.clone() for name, v in trained_state(model).items()}
-    return dict(model=model_state, optimizer=deepcopy(opt.state_dict()))
+    return deepcopy(dict(model=trained_state(model), optimizer=opt.state_dict()))
 
 # %% ../nbs/06_prune.ipynb #6dd82bcb
 def rewind(

@@ -107,19 +107,19 @@ MUTANTS = [
         (
             "how steep EDE begins",
             "binarize",
-            "t = 0.1*100**progress",
-            "t = 100**(progress-1)/5",
+            "ede(x, 0.1*100**p)",
+            "ede(x, 100**(p-1)/5)",
             "ede",
         ),
         ("height of EDE", "binarize", "max(1, 1/t)*t", "t", "ede"),
         (
             "how pointed ExSTE becomes",
             "binarize",
-            "o = 10**(2.8*progress-2)",
-            "o = 10**(2*progress-2)",
+            "exste(x, 10**(2.8*p-2))",
+            "exste(x, 10**(2*p-2))",
             "exste",
         ),
-        ("power of ReSTE", "binarize", "o = 1+2*progress", "o = 1+progress", "reste"),
+        ("power of ReSTE", "binarize", "reste(x, 1+2*p)", "reste(x, 1+p)", "reste"),
         ("ReSTE near 0", "binarize", "0.1 ** (1/o-1), curve", "0.1 ** (1/o-1)/o, curve", "reste"),
         (
             "skips from the first nonlinearity only",
@@ -202,15 +202,15 @@ MUTANTS = [
         (
             "momentum of SGD",
             "train",
-            "torch.optim.SGD(params, lr, momentum,",
-            "torch.optim.SGD(params, lr, 0.,",
+            "torch.optim.SGD(params, momentum=momentum,",
+            "torch.optim.SGD(params, momentum=0.0,",
             "sgd",
         ),
         (
             "weight decay of SGD",
             "train",
-            "torch.optim.SGD(params, lr, momentum, weight_decay=weight_decay",
-            "torch.optim.SGD(params, lr, momentum, weight_decay=0.0",
+            "torch.optim.SGD(params, momentum=momentum, **given)",
+            "torch.optim.SGD(params, momentum=momentum, **given | dict(weight_decay=0.0))",
             "sgd",
         ),
         ("momentum of Adam", "train", "(momentum,0.999)", "(.9,.999)", "adam"),
@@ -218,8 +218,8 @@ MUTANTS = [
         (
             "weight decay of Adam",
             "train",
-            "(momentum,0.999), weight_decay=weight_decay",
-            "(momentum,0.999), weight_decay=0.",
+            "(momentum,0.999), **given)",
+            "(momentum,0.999), **given | dict(weight_decay=0.0))",
             "adam",
         ),
         (
@@ -333,8 +333,8 @@ MUTANTS = [
         (
             "rewound before the epoch",
             "train",
-            "if run.cycle == 0 and run.epoch == run.cfg.rewind_epoch:",
-            "if False:",
+            "== (0, cfg.rewind_epoch, 0):",
+            "== (0, 0, 0):",
             "rewind",
         ),
         (
