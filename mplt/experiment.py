@@ -108,10 +108,7 @@ def read_record(folder) -> dict:
     return record
 
 # %% ../nbs/09_experiment.ipynb #720fe3f3
-def holds(
-    folder,  # Any folder
-    c: Config,  # From `config`
-) -> bool:  # Is it this run's? (No: it is free)
+def holds(folder, c: Config) -> bool:  # Is it this run's? (No: it is free)
     "Whose folder is this? Raises `UserError` if it is something else's"
     folder = Path(folder)
     if not folder.is_dir() or all(f.name == "lock" or f.suffix == ".tmp" for f in folder.iterdir()):
@@ -149,10 +146,7 @@ def has_ticket(folder: Path, c: Config) -> bool:
     return (said.get("config_hash"), said.get("cycle")) == (config_hash(c), c.cycles)
 
 
-def finished(
-    folder,  # A run folder
-    c: Config,  # From `config`
-) -> bool:
+def finished(folder, c: Config) -> bool:
     "Is this run there, and whole? Raises `UserError` if its rows are damaged or the folder is another run's"
     folder, cycles = Path(folder), list(range(c.cycles + 1))
     if not holds(folder, c) or not all((folder / f).is_file() for f in ("record.json", *NUMBERS)):
@@ -186,11 +180,8 @@ def folder_of(c: Config) -> Path:
     return find(c) or settings().root / "runs" / config_hash(c)
 
 # %% ../nbs/09_experiment.ipynb #4baa044c
-def publish(
-    folder,  # Of a finished run
-    c: Config,  # Its config
-) -> Path:  # The run's folder in results/runs
-    "Copy a finished run to where git keeps it, unless it is there"
+def publish(folder, c: Config) -> Path:  # The run's folder in results/runs
+    "Copy a finished run from its folder to where git keeps it, unless it is there"
     place, files = published_folder(c), {"config.json", "record.json", *NUMBERS}
     if c.method != "dense":
         files.add("ticket.safetensors")
