@@ -227,7 +227,7 @@ def test_without_its_record_it_is_not_finished(folder):
 def test_what_is_in_the_way_is_a_sentence(folder, make):
     (folder / "summary.csv").unlink()
     make(folder)
-    with pytest.raises(UserError, match="cannot be used") as e:
+    with pytest.raises(UserError, match="cannot be written") as e:
         run(SETTINGS, folder)
     assert str(folder) in str(e.value) and "\n" not in str(e.value)
 
