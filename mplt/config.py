@@ -72,7 +72,7 @@ class Config:
     momentum: float = setting(None, FRACTION, "SGD's momentum, or Adam's first beta")
     weight_decay: float = setting(None, pd.Interval(0, inf, "left"), "on whatever is trained")
     label_smoothing: float = setting(None, FRACTION, "of the training loss")
-    shift: int = setting(4, PIXELS, "CIFAR-10's images: most pixels they shift by; mirrored, too")
+    shift: int = setting(4, PIXELS, "most pixels that CIFAR-10's training images are shifted by")
     precision: str = setting("fp32", PRECISIONS, "of training; evaluation is always fp32")
     limit: int = setting(0, COUNT, "most images each to train, validate and test on; 0: all")
 

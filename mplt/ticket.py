@@ -317,7 +317,9 @@ def check_kept(
     sizes = {k: layer.weight.numel() for k, layer in masked.items()}
     total = sum(sizes.values())
     if header["subnet"]["scope"] == "global":
-        good = kept.keys() == sizes.keys()
+        good = kept.keys() == sizes.keys() and all(
+            kept[k] in range(n + 1) for k, n in sizes.items()
+        )
         good = good and sum(kept.values()) == total - removed(total, sparsity)
     else:
         good = kept == {k: n - removed(n, sparsity) for k, n in sizes.items()}
