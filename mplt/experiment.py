@@ -43,7 +43,9 @@ from .train import check_batch_size, device, evaluate, fit, keep_memory, log
 NUMERICS = 1
 
 # %% ../nbs/09_experiment.ipynb #76722556
-def config_hash(c: Config) -> str:  # 12 hexadecimal digits
+def config_hash(
+    c: Config,  # From `config`
+) -> str:  # 12 hexadecimal digits
     "The name of a run"
     said = {f.name: getattr(c, f.name) for f in fields(c) if getattr(c, f.name) != f.default}
     if NUMERICS > 1:
@@ -146,8 +148,11 @@ def has_ticket(folder: Path, c: Config) -> bool:
     return (said.get("config_hash"), said.get("cycle")) == (config_hash(c), c.cycles)
 
 
-def finished(folder, c: Config) -> bool:
-    "Is this run there, and whole? Raises `UserError` if its rows are damaged or the folder is another run's"
+def finished(
+    folder,  # Any folder
+    c: Config,  # From `config`
+) -> bool:  # Does it hold this run, whole?
+    "Look at a run's files. Raises `UserError` if its rows are damaged or the folder is another run's"
     folder, cycles = Path(folder), list(range(c.cycles + 1))
     if not holds(folder, c) or not all((folder / f).is_file() for f in ("record.json", *NUMBERS)):
         return False
@@ -162,7 +167,9 @@ def finished(folder, c: Config) -> bool:
     )
 
 # %% ../nbs/09_experiment.ipynb #6e98d3c5
-def find(c: Config) -> Path:  # Its folder, or None
+def find(
+    c: Config,  # From `config`
+) -> Path:  # The run's folder, or None
     "Look for a finished run; raises `UserError` if what is there is damaged and no other copy is whole"
     damage = None
     for folder in published_folder(c), settings().root / "runs" / config_hash(c):
@@ -180,7 +187,10 @@ def folder_of(c: Config) -> Path:
     return find(c) or settings().root / "runs" / config_hash(c)
 
 # %% ../nbs/09_experiment.ipynb #4baa044c
-def publish(folder, c: Config) -> Path:  # The run's folder in results/runs
+def publish(
+    folder,  # Of a finished run
+    c: Config,  # Its config
+) -> Path:  # Its folder in results/runs
     "Copy a finished run from its folder to where git keeps it, unless it is there"
     place, files = published_folder(c), {"config.json", "record.json", *NUMBERS}
     if c.method != "dense":

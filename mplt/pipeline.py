@@ -67,7 +67,9 @@ def check_runs(suite, defaults, runs):
             check_name(name, f"setting of {key}:")
 
 # %% ../nbs/12_pipeline.ipynb #8c6c42b5
-def suite_configs(suite: str) -> dict:  # Key of its `runs`: a list of `Config`
+def suite_configs(
+    suite: str,  # Name of a suite
+) -> dict:  # Key of its `runs`: a list of `Config`
     "The configs that the runs of a suite stand for"
     params = suite_params(suite)
     return {key: sweep(**params["defaults"] | given) for key, given in params["runs"].items()}
@@ -122,7 +124,9 @@ def run_stage(
     return folders
 
 # %% ../nbs/12_pipeline.ipynb #fd3b84b8
-def run_folders(suite: str) -> list:  # Folders, each run's once
+def run_folders(
+    suite: str,  # Name of a suite
+) -> list:  # Folders, each run's once
     "Where the finished runs of a suite lie; raises `UserError` if one is missing"
     found = {c: find(c) for configs in suite_configs(suite).values() for c in configs}
     if missing := [c for c, folder in found.items() if not folder]:
