@@ -11,17 +11,17 @@ import math
 import torch
 
 # %% ../nbs/02_binarize.ipynb #c2d98b05
-def ede(x, t):
+def ede(x, t):  # A tensor of any shape, and the steepness
     "Derivative of k·tanh(t·x), where k = max(1, 1/t) (IR-Net, Qin et al. 2020)"
     return max(1, 1 / t) * t * (1 - torch.tanh(t * x) ** 2)
 
 
-def exste(x, o):
-    "Of an exponential, the more pointed the larger o; 0 beyond 1.5 (ExSTE, as in BEANet)"
+def exste(x, o):  # As for `ede`
+    "Of an exponential, the more pointed the larger o; 0 beyond 1.5 (ExSTE, as BEANet has it)"
     return -o / math.expm1(-o) * torch.exp(-o * x.abs()) * (x.abs() <= 1.5)
 
 
-def reste(x, o):
+def reste(x, o):  # As for `ede`
     "Of sign(x)·|x|^(1/o), with a straight line within 0.1; 0 beyond 1.5 (ReSTE, Wu et al. 2023)"
     curve = x.abs().clip(min=0.1) ** (1 / o - 1) / o
     return torch.where(x.abs() < 0.1, 0.1 ** (1 / o - 1), curve) * (x.abs() <= 1.5)

@@ -118,7 +118,8 @@ def verify(
     "Refuse a missing or damaged file, by name"
     if SOURCES[name].folders:
         _load_folders(name, Path(place))
-    advice = advice or f"delete it if it is there, then `mplt data fetch {name}` brings it"
+    how = f"`mplt data fetch {name}`" if SOURCES[name].download else "`git checkout`"
+    advice = advice or f"delete it if it is there, then {how} brings it"
     for file, md5 in SOURCES[name].files.items():
         path = Path(place) / file
         try:

@@ -30,7 +30,7 @@ import torch
 from filelock import FileLock, Timeout
 
 import mplt
-from . import ticket
+from . import subnet, ticket
 from .config import Config, config
 from .data import Images, Source, batches, load, settings, split
 from .errors import UserError, replacing
@@ -303,7 +303,7 @@ def layer_counts(
     layers, sparsity = weighted(model), model.subnet.sparsity
     found = dict(kept=masks(model), kept_global={}, kept_global_start={})
     if model.subnet.row.mask == "learned":
-        scores = {k: layers[k].parametrizations.weight[0].scores for k in found["kept"]}
+        scores = {k: subnet.parts(model)[k].scores for k in found["kept"]}
         first = {k: draw_scores(s.shape, model.subnet.seed, k) for k, s in scores.items()}
         found["kept_global"] = global_masks(scores, sparsity)
         found["kept_global_start"] = global_masks(first, sparsity)

@@ -12,7 +12,7 @@ from math import inf
 import numpy as np
 import torch
 
-from .errors import UserError
+from .errors import UserError, pick
 
 # %% ../nbs/03_mask.ipynb #1641aee9
 def removed(
@@ -49,7 +49,8 @@ class TopK:
         sizes: torch.Tensor,  # Any shape
         sparsity: float,  # Fraction removed, in [0, 1)
     ) -> torch.Tensor:  # bool, same shape: True where an element is kept
-        "Keep the n − floor(sparsity·n) largest; of equal ones, the first. Raises `UserError` for NaN"
+        """Keep the n − floor(sparsity·n) largest; of equal ones, the first. Raises `UserError` for NaN
+        on a CPU; elsewhere, and compiled, nothing waits to see"""
         keep = sizes.numel() - removed(sizes.numel(), sparsity)
         if torch.compiler.is_compiling() or sizes.device.type != "cpu":
             return keep_by_selection(sizes, keep)
@@ -86,7 +87,7 @@ def masks_by_scope(
     scope: str,  # A name in `SCOPES`
 ) -> dict:  # Layer name: its mask, bool, shape of its tensor
     "Keep the largest of each layer, or of the whole network; of equal ones, the first"
-    if scope == "layer":
+    if pick(SCOPES, scope, "scope") == "layer":
         return {name: TopK()(x, sparsity) for name, x in sizes.items()}
     together = TopK()(torch.cat([x.flatten() for x in sizes.values()]), sparsity)
     parts = together.split([x.numel() for x in sizes.values()])

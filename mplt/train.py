@@ -299,7 +299,7 @@ def fit(
     model: nn.Module,  # From `as_subnet`, on its device; for cycles with sparsity 0
     parts: SimpleNamespace,  # `train` and `val` images, on the same device
     source: Source,  # What they are images of
-    cfg,  # The settings of a training; what they mean stands at `Config`
+    cfg,  # The settings of a training, sparsity among them; what they mean stands at `Config`
     path=None,  # File of the state, taken up if it is there; None: not saved
     trained=lambda cycle: None,  # Called after each training with its number, from 0
 ) -> list:  # Rows, each a dict: cycle, epoch, iteration, sparsity, lr, train_loss, train_accuracy,

@@ -9,7 +9,9 @@ from torch import nn
 
 from mplt.data import SOURCES, Images
 from mplt.experiment import after_binarising
-from mplt.subnet import as_subnet, weighted
+from mplt.mask import SCOPES
+from mplt.models import build
+from mplt.subnet import METHODS, as_subnet, weighted
 
 
 def select(W, S, sparsity, bits):
@@ -90,3 +92,16 @@ def test_after_binarising():
     assert np.allclose(net[2].running_mean, mean, atol=1e-5) and np.allclose(
         net[2].running_var, var, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("method", ["mpt-1-32", "mpt-1-1", "edge-popup", "imp"])
+def test_compiled_and_exported_it_answers_the_same(method, scope):
+    act = "sign" if METHODS[method].activation_bits == 1 else "relu"
+    net = build("conv2", (3, 32, 32), 10, 0.0625, bn="plain", act=act)
+    net = as_subnet(net, method, 0.5, scope=scope).eval()
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch._dynamo.reset()
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    for other in compiled, torch.export.export(net, (x,)).module():
+        assert torch.equal(other(x), net(x))

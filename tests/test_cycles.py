@@ -324,7 +324,7 @@ RESUMED = dict(
     mini_batch=dict(method="imp-score-binary", mini_batch=True),
     later=dict(method="imp", scope="global", rewind_epoch=1, epochs=3, test_freq=3),
     ramp=dict(method="mpt-1-1", bn="plain", scope="global", sparsity=0.9, cycles=0, epochs=6),
-    bnn=dict(method="bnn-1-1", bn="plain", sparsity=0.0, cycles=0),
+    bnn=dict(method="bnn-1-1", bn="plain", sparsity=0.0, cycles=0, epochs=6),
 )
 
 
@@ -340,12 +340,14 @@ def test_stopped_and_taken_up(name, digits, tmp_path, monkeypatch):
         return real(*a)
 
     monkeypatch.setattr(train, "step", step)
+    stops = 0
     for _ in range(4):
         try:
             _, again, later = fitted(digits, tmp_path / "state.pt", **RESUMED[name])
         except train.Stopped:
-            continue
+            stops += 1
     train.StopSignal.number = None
+    assert stops == 3
     for k, v in net.state_dict().items():
         assert torch.equal(v, again.state_dict()[k]), k
     assert net.subnet == again.subnet
