@@ -261,7 +261,7 @@ MUTANTS = [
         (
             "global as of each layer",
             "mask",
-            "if scope=='layer': return",
+            "if pick(SCOPES, scope, 'scope') == 'layer': return",
             "if True: return",
             "global",
         ),
