@@ -126,7 +126,10 @@ def main():  # Exit status
             from papermill import execute_notebook
         except ImportError:
             raise UserError("papermill is missing: pip install 'mplt[pipeline]'") from None
-        notebook, out, parameters = stage_paths(stage, read_params("params.yaml"))
+        params = read_params("params.yaml")
+        notebook, out, parameters = stage_paths(stage, params)
+        if params["root"] and params["suite"] != Path.cwd().name:
+            raise UserError(f"suite {params['suite']!r} is not this folder's: expected its name")
         how = dict(engine_name="mplt", kernel_name="python3", log_output=True, progress_bar=False)
         nb = execute_notebook(notebook, None, parameters, **how)
         Path(out).parent.mkdir(parents=True, exist_ok=True)
