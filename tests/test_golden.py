@@ -19,7 +19,7 @@ from mplt.experiment import run
 
 GOLDEN = Path(__file__).with_name("golden.csv")
 ADVICE = """What is computed has changed ({}). If that was not meant, mend the code. If it was, raise
-NUMERICS in nbs/09_experiment.ipynb, write the numbers anew with `python tests/test_golden.py --write`, read
+NUMERICS in nbs/10_experiment.ipynb, write the numbers anew with `python tests/test_golden.py --write`, read
 `git diff tests/golden.csv`, and compute the suites again: results made before are not of this code."""
 
 COMMON = dict(
