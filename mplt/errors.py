@@ -26,10 +26,10 @@ def pick(
     what: str,  # What the name stands for, as the error calls it
 ):
     "`name` as `table` spells it, in whatever case; raises `UserError` that suggests the nearest name"
-    known = {str(o).lower(): o for o in table}
+    as_is, known = {str(o): o for o in table}, {str(o).lower(): o for o in table}
     wanted = str(name).lower()
-    if wanted in known:
-        return known[wanted]
+    if str(name) in as_is or wanted in known:
+        return as_is.get(str(name), known[wanted])
     nearest = get_close_matches(wanted, known, 1)
     hint = "it is one of " + ", ".join(map(str, table))
     if nearest:
@@ -42,8 +42,8 @@ def check_name(
     what: str,  # What the name stands for, as the error calls it
 ):
     "Refuse a name that a shell or a path could misunderstand"
-    if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        expected = "letters, digits, '.', '_' and '-', a letter or digit first"
+    if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        expected = "letters, digits, '_' and '-', a letter or digit first"
         raise UserError(f"{what} {name!r} is no name: expected {expected}")
 
 # %% ../nbs/00_errors.ipynb #4114f437

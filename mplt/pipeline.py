@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['root', 'suites', 'suite_params', 'check_runs', 'suite_configs', 'suite_here', 'stage_folder', 'check_suite',
-           'run_stage', 'run_folders', 'fresh_folder', 'suite_timings']
+           'run_stage', 'run_folders', 'new_folder', 'put_in_place', 'suite_timings']
 
 # %% ../nbs/13_pipeline.ipynb #59454572
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -57,9 +58,14 @@ def suite_params(
 
 
 def check_runs(suite, defaults, runs):
-    "Refuse runs that have no name or no data set, and settings that have no name"
+    "Refuse runs that have no name of their own or no data set, and settings that have no name"
     for key, given in runs.items():
         check_name(key, f"runs of suite {suite}:")
+        if alike := [k for k in runs if k != key and str(k).lower() == key.lower()]:
+            expected = (
+                "expected names that differ in more than case, since on some disks that is none"
+            )
+            raise UserError(f"runs of suite {suite}: {key!r} and {alike[0]!r}: {expected}")
         if not isinstance(given, dict) or not isinstance(given.get("dataset"), str):
             expected = "expected settings such as arch and method, among them one dataset"
             raise UserError(f"runs.{key} of suite {suite} is {given!r}: {expected}")
@@ -136,16 +142,24 @@ def run_folders(
     return list(found.values())
 
 
-def fresh_folder(
+def new_folder(
     suite: str,  # Name of a suite
     name: str,  # tables or figures
-) -> Path:  # results/SUITE/NAME
-    "The folder that a stage fills, without what was left there before"
-    folder = root() / "results" / pick(suites(), suite, "suite") / name
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.glob("*.*"):
-        file.unlink()
+) -> Path:  # results/SUITE/NAME.new, empty
+    "For what a stage makes, until it is whole"
+    folder = root() / "results" / pick(suites(), suite, "suite") / f"{name}.new"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     return folder
+
+
+def put_in_place(
+    folder: Path,  # From `new_folder`
+):
+    "What a stage has made takes the place of what was there"
+    place = folder.with_suffix("")
+    shutil.rmtree(place, ignore_errors=True)
+    folder.rename(place)
 
 # %% ../nbs/13_pipeline.ipynb #e1b041af
 def suite_timings(

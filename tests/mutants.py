@@ -388,6 +388,7 @@ MUTANTS = [
             "places = 2 * shift",
             "augmentation",
         ),
+        ("shifted by another width", "train", "run.step, cfg.shift)", "run.step, 0)", "shift"),
         ("evaluated as in training", "train", "    model.eval()\n    with", "    with", "learned"),
         (
             "mean in the place of the largest",

@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import fields
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from mplt import ticket
 from mplt.config import SETTINGS, Config, config
 from mplt.data import SOURCES, Images, batches
-from mplt.experiment import run
+from mplt.experiment import NUMERICS, run
 
 GOLDEN = Path(__file__).with_name("golden.csv")
 ADVICE = """What is computed has changed ({}). If that was not meant, mend the code. If it was, raise
@@ -85,6 +86,7 @@ CASES = {
         for k in ("clipped", "ede", "exste", "reste")
     },
     "skips": dict(method="mpt-1-32", skips=True, bn="plain", epochs=1, lr=0.1),
+    "shift": dict(method="dense", shift=1, seed=1) | FC,
 }
 ACCURACIES = ["val_accuracy", "test_accuracy", "binarised_test_accuracy"]
 CURVES, LEVELS = (
@@ -118,12 +120,30 @@ def augmented():
             yield f"labels of {way} {i}", " ".join(map(str, y.tolist()))
 
 
+def settings_of(case):
+    given = COMMON | CASES[case]
+    shift = given.pop("shift", Config.shift)  # `config` allows it where images are shifted
+    return replace(config(**given), shift=shift)
+
+
+@contextmanager
+def sources(case):
+    "For the case 'shift', digits are shifted and mirrored in training, as CIFAR-10's images are"
+    still = SOURCES["mnist5k"]
+    try:
+        SOURCES["mnist5k"] = replace(still, crop_flip=case == "shift")
+        yield
+    finally:
+        SOURCES["mnist5k"] = still
+
+
 def measured(case):
     "Everything that is compared of a case, by name"
     if case == "augmentation":
         return dict(augmented())
-    with tempfile.TemporaryDirectory() as folder:
-        run(COMMON | CASES[case], folder := Path(folder) / "run", "cpu")
+    c = settings_of(case)
+    with tempfile.TemporaryDirectory() as folder, sources(case):
+        run(c, folder := Path(folder) / "run", "cpu")
         out = {}
         for file, columns in dict(curves=CURVES, levels=LEVELS, layers=LAYERS).items():
             rows = pd.read_csv(folder / f"{file}.csv")[columns]
@@ -186,13 +206,19 @@ def test_golden_numbers_are_of_the_cases():
     assert [*dict.fromkeys(pd.read_csv(GOLDEN).case)] == [*CASES]
 
 
-CHOICES = [f.name for f in fields(Config) if f.name not in ("dataset", "arch", "shift")]
+def test_golden_numbers_are_of_this_numerics():
+    "Whoever raises it writes them anew"
+    now = pd.read_csv(GOLDEN, dtype=str).numerics.unique().tolist()
+    assert now == [str(NUMERICS)], ADVICE.format(f"NUMERICS is {NUMERICS}, of these numbers {now}")
+
+
+CHOICES = [f.name for f in fields(Config) if f.name not in ("dataset", "arch")]
 
 
 @pytest.mark.parametrize("field", CHOICES)
 def test_every_choice_has_a_case(field):
     "Of names and of yes and no: each; of numbers: more than one"
-    used = {getattr(config(**COMMON | case), field) for case in CASES.values() if case}
+    used = {getattr(settings_of(case), field) for case in CASES}
     allowed = SETTINGS[field].metadata["allowed"]
     assert len(used) > 1 if isinstance(allowed, pd.Interval) else set(allowed) <= used
 
@@ -204,9 +230,8 @@ def write():
         for case in CASES
         for k, v in measured(case).items()
     ]
-    pd.DataFrame(rows, columns=["case", "quantity", "value"]).to_csv(
-        GOLDEN, index=False, lineterminator="\n"
-    )
+    table = pd.DataFrame(rows, columns=["case", "quantity", "value"]).assign(numerics=NUMERICS)
+    table.to_csv(GOLDEN, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":  # --write, or the cases to compare (all if none is named)

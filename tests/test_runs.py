@@ -48,7 +48,7 @@ def content(place):
 def test_finished(folder):
     c = config(**SETTINGS)
     assert finished(folder, c) and not finished(folder.with_name("other"), c)
-    with pytest.raises(UserError, match="holds a run of another config .seed differ"):
+    with pytest.raises(UserError, match="holds a run of another config .seed, config_hash differ"):
         finished(folder, config(**SETTINGS, seed=1))
 
 
@@ -83,10 +83,11 @@ def test_without_its_ticket_it_is_not_finished(folder, how):
     assert content(folder) == {**before, "state.pt": content(folder)["state.pt"]}
 
 
-def test_a_folder_is_no_ticket(folder):
-    spoil(folder / "ticket.safetensors", "a folder")
+@pytest.mark.parametrize("file", ["ticket.safetensors", "summary.csv"])
+def test_a_folder_is_no_file(folder, file):
+    spoil(folder / file, "a folder")
     assert not finished(folder, config(**SETTINGS))
-    with pytest.raises(UserError, match="ticket.safetensors could not be written"):
+    with pytest.raises(UserError, match=f"{file} could not be written"):
         run(SETTINGS, folder)
 
 
@@ -212,6 +213,35 @@ def test_the_other_copy_of_a_damaged_one(root, folder):
         find(c)
 
 
+def changed(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def test_what_it_says_of_itself_is_compared(folder):
+    "Settings in row and config.json with what was asked for, the row with the last of the levels"
+    c, row = config(**SETTINGS), read_row(folder)
+    changed(folder / "config.json", '"lr": 0.0012', '"lr": 0.0013')
+    with pytest.raises(UserError, match="holds a run of another config .lr differ"):
+        finished(folder, c)
+    changed(folder / "config.json", '"lr": 0.0013', '"lr": 0.0012')
+    changed(folder / "summary.csv", ",0.0012,", ",0.0013,")
+    with pytest.raises(UserError, match="summary.csv is of another config .lr differ"):
+        finished(folder, c)
+    changed(folder / "summary.csv", ",0.0013,", ",0.0012,")
+    assert finished(folder, c)
+    changed(folder / "summary.csv", f",{row['test_accuracy']},", ",0.999,")
+    assert not finished(folder, c)
+
+
+def test_a_lost_record_is_told(folder, caplog):
+    for f in "summary.csv", "record.json":
+        (folder / f).unlink()
+    run(SETTINGS, folder)
+    assert "record.json is lost" in caplog.text and finished(folder, config(**SETTINGS))
+
+
 def test_without_its_record_it_is_not_finished(folder):
     (folder / "record.json").unlink()
     assert not finished(folder, config(**SETTINGS))
@@ -248,7 +278,9 @@ def test_another_numerics_is_another_run(folder, monkeypatch):
     "What was finished stays, and its folder is not taken"
     before = content(folder)
     monkeypatch.setattr(experiment, "NUMERICS", experiment.NUMERICS + 1)
-    with pytest.raises(UserError, match="holds a run of another config .numerics differ"):
+    with pytest.raises(
+        UserError, match="holds a run of another config .numerics, config_hash differ"
+    ):
         run(SETTINGS, folder)
     assert content(folder) == before
     assert config_hash() != json.loads((folder / "config.json").read_text())["config_hash"]
