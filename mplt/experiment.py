@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NUMERICS', 'MEASURED', 'NUMBERS', 'GET_IT', 'NOT_ALL_METHODS', 'FIRST', 'config_hash', 'write', 'reading',
-           'read_rows', 'read_record', 'holds', 'published_folder', 'is_published', 'has_ticket', 'finished', 'find',
-           'folder_of', 'publish', 'processor', 'commit', 'provenance', 'record_machine', 'reserved', 'new_model',
-           'layer_counts', 'after_binarising', 'leave_level', 'add_rows', 'peak_memory', 'leave_summary', 'read_row',
-           'run']
+           'read_rows', 'read_row', 'read_record', 'holds', 'published_folder', 'is_published', 'has_ticket',
+           'finished', 'find', 'folder_of', 'publish', 'processor', 'commit', 'provenance', 'record_machine',
+           'reserved', 'new_model', 'layer_counts', 'after_binarising', 'leave_level', 'add_rows', 'peak_memory',
+           'leave_summary', 'run']
 
 # %% ../nbs/10_experiment.ipynb #6083554e
 import hashlib
@@ -101,6 +101,11 @@ def read_rows(
         if rows.empty or len(others) or numbers.isna().any(axis=None) or not text.endswith("\n"):
             raise ValueError
     return rows
+
+
+def read_row(folder) -> dict:  # Setting or measured quantity: value
+    "The row of a finished run's summary.csv"
+    return read_rows(Path(folder) / "summary.csv").iloc[0].dropna().to_dict()
 
 # %% ../nbs/10_experiment.ipynb #ed6f7fe2
 def read_record(folder) -> dict:
@@ -396,10 +401,6 @@ def leave_summary(folder, c, curves, where):
     write(folder / "curves.csv", curves)
     last = read_rows(folder / "levels.csv", name).tail(1)
     write(folder / "summary.csv", last.drop(columns="cycle"))
-
-
-def read_row(folder) -> dict:
-    return read_rows(Path(folder) / "summary.csv").iloc[0].dropna().to_dict()
 
 # %% ../nbs/10_experiment.ipynb #df478582
 def run(
