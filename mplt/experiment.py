@@ -127,9 +127,10 @@ def holds(folder, c: Config) -> bool:  # Is it this run's? (No: it is free)
     with reading(folder / "config.json") as text:
         said = json.loads(text)
         theirs = {f.name: f.default for f in fields(c)} | said["config"] | said
-    mine = asdict(c) | dict(numerics=NUMERICS, config_hash=config_hash(c))
-    if differ := ", ".join(k for k in mine if theirs.get(k) != mine[k]):
-        which = f"another config ({differ} differ)"
+    mine = asdict(c) | dict(numerics=NUMERICS)
+    differ = [k for k in mine if theirs.get(k) != mine[k]]
+    if differ or theirs["config_hash"] != config_hash(c):
+        which = f"another config ({', '.join(differ) or 'config_hash'} differ)"
         raise UserError(f"{folder} holds a run of {which}: give another folder, or delete it")
     return True
 

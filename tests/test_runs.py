@@ -48,7 +48,7 @@ def content(place):
 def test_finished(folder):
     c = config(**SETTINGS)
     assert finished(folder, c) and not finished(folder.with_name("other"), c)
-    with pytest.raises(UserError, match="holds a run of another config .seed, config_hash differ"):
+    with pytest.raises(UserError, match="holds a run of another config .seed differ"):
         finished(folder, config(**SETTINGS, seed=1))
 
 
@@ -279,7 +279,7 @@ def test_another_numerics_is_another_run(folder, monkeypatch):
     before = content(folder)
     monkeypatch.setattr(experiment, "NUMERICS", experiment.NUMERICS + 1)
     with pytest.raises(
-        UserError, match="holds a run of another config .numerics, config_hash differ"
+        UserError, match="holds a run of another config .numerics differ"
     ):
         run(SETTINGS, folder)
     assert content(folder) == before
