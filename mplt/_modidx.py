@@ -171,6 +171,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'mplt.report.accuracy_vs_pruned': ('report.html#accuracy_vs_pruned', 'mplt/report.py'),
                              'mplt.report.accuracy_vs_remaining': ('report.html#accuracy_vs_remaining', 'mplt/report.py'),
                              'mplt.report.accuracy_vs_width': ('report.html#accuracy_vs_width', 'mplt/report.py'),
+                             'mplt.report.against_controls': ('report.html#against_controls', 'mplt/report.py'),
                              'mplt.report.against_published': ('report.html#against_published', 'mplt/report.py'),
                              'mplt.report.best': ('report.html#best', 'mplt/report.py'),
                              'mplt.report.binarisation': ('report.html#binarisation', 'mplt/report.py'),
