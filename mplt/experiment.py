@@ -434,8 +434,9 @@ def leave_controls(folder, c, source, parts, model):
         for k, layer in weighted(net).items():
             layer.weight.copy_(used_weight(weights[k], mask[k], METHODS[c.method].weight_bits))
         renew_statistics(net, parts.train, source, c.seed)
-        val, test = (evaluate(net, o, source)[1] for o in (parts.val, parts.test))
-        rows.append(dict(control=control, val_accuracy=val, test_accuracy=test))
+        images = dict(val_accuracy=parts.val, test_accuracy=parts.test)
+        accuracies = {k: evaluate(net, o, source)[1] for k, o in images.items()}
+        rows.append(dict(control=control) | accuracies)
     write(folder / "controls.csv", pd.DataFrame(rows).assign(config_hash=config_hash(c)))
 
 # %% ../nbs/10_experiment.ipynb #754d5472
