@@ -187,11 +187,13 @@ def test_an_older_run_is_finished_and_may_be_measured(runs, folder):
     assert (folder / "controls.csv").read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"control,val_accuracy\n", "another run's"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"control\n", "another run's", "words"])
 def test_damaged_controls_are_a_sentence(runs, folder, content):
     file = folder / "controls.csv"
     if content == "another run's":
         content = (runs["edge"][0] / "controls.csv").read_bytes()
+    if content == "words":
+        content = file.read_bytes().replace(b"redrawn,0.", b"redrawn,none")
     file.write_bytes(content)
     with pytest.raises(UserError, match="controls.csv is missing or damaged"):
         finished(folder, runs["mpt"][1])
