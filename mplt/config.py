@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FRACTION', 'PERCENT', 'POSITIVE', 'COUNT', 'PIXELS', 'YES_NO', 'OPTIMIZERS', 'PRECISIONS', 'COMMON', 'TRAINED',
            'PRUNED', 'FROZEN', 'SHORT', 'FC', 'CONV', 'RESIDUAL', 'IMAGENET', 'IMAGENET_SGD', 'HALF', 'SMALL', 'BINARY',
-           'PAPER', 'GROUPS', 'RECIPES', 'SETTINGS', 'SHIFTED', 'IN_CYCLES', 'UNTRAINED', 'STILL', 'NO_CYCLES',
-           'REDRAWN', 'TWO_IMAGES', 'SIGNS_NEED_BN', 'SHORTCUTS_NEED_BN', 'NOTHING_TO_LEARN', 'RULES', 'setting',
-           'Config', 'expected', 'value', 'short', 'group', 'paper', 'recipe', 'Shortcuts', 'check', 'config', 'sweep']
+           'PAPER', 'GROUPS', 'RECIPES', 'SETTINGS', 'SHIFTED', 'IN_CYCLES', 'STILL', 'NO_CYCLES', 'REDRAWN',
+           'TWO_IMAGES', 'SIGNS_NEED_BN', 'SHORTCUTS_NEED_BN', 'RULES', 'setting', 'Config', 'expected', 'value',
+           'short', 'group', 'paper', 'recipe', 'Shortcuts', 'check', 'config', 'sweep']
 
 # %% ../nbs/07_config.ipynb #9d6f2a18
 from dataclasses import Field, dataclass, field, fields
@@ -199,14 +199,12 @@ SETTINGS = {f.name: f for f in fields(Config) + fields(Shortcuts)}
 # %% ../nbs/07_config.ipynb #395cfa18
 SHIFTED = [k for k, source in SOURCES.items() if source.crop_flip]
 IN_CYCLES = [k for k, m in METHODS.items() if m.cycles]
-UNTRAINED = [k for k, m in METHODS.items() if (m.weights, m.mask) == ("frozen", "random")]
 STILL = f"its images are not shifted; those that are: {', '.join(SHIFTED)}"
 NO_CYCLES = f"it is not trained in cycles; those that are: {', '.join(IN_CYCLES)}"
 REDRAWN = "it draws its weights anew and goes back to none"
 TWO_IMAGES = "batch normalisation needs at least 2 images, or bn none"
 SIGNS_NEED_BN = "signs need batch normalisation before them, plain or learned"
 SHORTCUTS_NEED_BN = "its shortcuts need batch normalisation, plain or learned"
-NOTHING_TO_LEARN = "nothing of it is trained, so that there is nothing to learn: take plain or none"
 RULES = (
     ("prune_percent", "cycles", lambda s: s.sparsity == 1, "nothing would be left: prune less"),
     ("cycles", "method", lambda s: s.cycles and not s.in_cycles, NO_CYCLES),
@@ -223,7 +221,6 @@ RULES = (
     ("batch_size", "bn", lambda s: s.batch_size == 1 and s.bn != "none", TWO_IMAGES),
     ("bn", "method", lambda s: s.bn == "none" and s.activation_bits == 1, SIGNS_NEED_BN),
     ("bn", "arch", lambda s: s.bn == "none" and s.arch in RESNETS, SHORTCUTS_NEED_BN),
-    ("bn", "method", lambda s: s.bn == "learned" and s.method in UNTRAINED, NOTHING_TO_LEARN),
 )
 
 # %% ../nbs/07_config.ipynb #ac3f60d8

@@ -439,8 +439,6 @@ def as_subnet(
         network.parts = list(parts(model).values())
         model.register_forward_pre_hook(network.begin)
         model.register_forward_hook(network.end, always_call=True)
-    if subnet.row.weights == "frozen" and subnet.row.mask == "random":
-        model.requires_grad_(False)
     model.subnet = replace(subnet, sparsity=0.0)
     set_sparsity(model, sparsity)
     return model

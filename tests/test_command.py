@@ -56,6 +56,7 @@ def test_run_leaves_its_results_and_repeats_them(tmp_path):
     assert {f.name for f in (tmp_path / "a").iterdir()} == {
         "config.json",
         "state.pt",
+        "controls.csv",
         "curves.csv",
         "levels.csv",
         "layers.csv",
@@ -67,6 +68,7 @@ def test_run_leaves_its_results_and_repeats_them(tmp_path):
         "S1.svg",
     }
     for f in (
+        "controls.csv",
         "curves.csv",
         "levels.csv",
         "layers.csv",
@@ -269,7 +271,6 @@ def illegal(method, bn, scope, scale_fan, cycles):
             scale_fan and m.weights != "frozen",
             bool(cycles) and not m.cycles,
             m.activation_bits == 1 and bn == "none",
-            method == "random" and bn == "learned",
         )
     )
 
@@ -309,7 +310,7 @@ def test_axes_are_independent(method, tmp_path, monkeypatch):
         "dense": 6,
         "bnn-1-32": 6,
         "bnn-1-1": 4,
-        "random": 16,
+        "random": 24,
         "mpt-1-1": 16,
         "edge-popup": 24,
         "mpt-1-32": 24,

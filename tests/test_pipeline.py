@@ -70,7 +70,7 @@ def test_first_repro(repo):
         "runs/fc1-mpt-1-32/run.ipynb",
         "runs/fc1-mpt-1-32/summary.csv",
     }
-    wanted |= {f"tables/T{i}.{s}" for i in (1, 2) for s in ("md", "csv")} | {
+    wanted |= {f"tables/{o}.{s}" for o in ("T1", "T2", "C1") for s in ("md", "csv")} | {
         f"figures/{i}.svg" for i in ("F1", "F3", "F5", "F6", "S1", "S2")
     }
     assert not wanted - found.keys()
@@ -96,6 +96,7 @@ def test_first_repro(repo):
             "curves.csv",
             "layers.csv",
             *(["ticket.safetensors"] if method != "dense" else []),
+            *(["controls.csv"] if method == "mpt-1-32" else []),
         }
     record = json.loads((repo.path / "results/runs" / name / "record.json").read_text())
     assert {

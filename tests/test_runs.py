@@ -278,9 +278,7 @@ def test_another_numerics_is_another_run(folder, monkeypatch):
     "What was finished stays, and its folder is not taken"
     before = content(folder)
     monkeypatch.setattr(experiment, "NUMERICS", experiment.NUMERICS + 1)
-    with pytest.raises(
-        UserError, match="holds a run of another config .numerics differ"
-    ):
+    with pytest.raises(UserError, match="holds a run of another config .numerics differ"):
         run(SETTINGS, folder)
     assert content(folder) == before
     assert config_hash() != json.loads((folder / "config.json").read_text())["config_hash"]
