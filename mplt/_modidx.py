@@ -245,6 +245,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'mplt.ticket.sealed': ('ticket.html#sealed', 'mplt/ticket.py'),
                              'mplt.ticket.write_file': ('ticket.html#write_file', 'mplt/ticket.py')},
             'mplt.train': { 'mplt.train.Run': ('train.html#run', 'mplt/train.py'),
+                            'mplt.train.Run.__post_init__': ('train.html#run.__post_init__', 'mplt/train.py'),
                             'mplt.train.Run.__str__': ('train.html#run.__str__', 'mplt/train.py'),
                             'mplt.train.StopSignal': ('train.html#stopsignal', 'mplt/train.py'),
                             'mplt.train.StopSignal.__enter__': ('train.html#stopsignal.__enter__', 'mplt/train.py'),

@@ -25,6 +25,7 @@ from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from .binarize import set_progress
+from .config import Config
 from .data import Images, Source, batches
 from .errors import UserError, pick, replacing
 from .prune import rewind, snapshot, sparsity_at
@@ -76,7 +77,7 @@ def cosine(
 # %% ../nbs/08_train.ipynb #ca1a1167
 def optimizer(
     model: nn.Module,  # Every parameter that requires a gradient is optimised
-    name: str,  # A name in `OPTIMIZERS` of chapter config
+    name: str,  # A name in `OPTIMIZERS`
     lr: float,  # Learning rate
     momentum: float = 0.9,  # SGD's momentum, or Adam's first beta
     weight_decay: float = 0.0,  # Added to the gradient, times the parameter
@@ -149,9 +150,9 @@ class Run:
     "A run on its way"
 
     model: nn.Module  # From `as_subnet`
-    opt: object  # From `optimizer`, or None
-    cfg: object  # As for `fit`
-    steps: int  # In an epoch
+    cfg: Config
+    parts: SimpleNamespace  # `train` and `val` images, on the model's device
+    source: Source  # What they are images of
     cycle: int = 0  # Which training
     epoch: int = 0  # How many epochs of it are done
     step: int = 0  # How many steps of the next one are done
@@ -160,12 +161,17 @@ class Run:
     seconds: float = 0.0  # This and the sums: since the last row
     start: dict = None  # From `snapshot`: what the cycles go back to
 
+    def __post_init__(self):
+        cfg = self.cfg
+        self.opt = optimizer(self.model, cfg.optimizer, cfg.lr, cfg.momentum, cfg.weight_decay)
+        self.steps = len(self.parts.train.y) // cfg.batch_size  # in an epoch
+
     def __str__(self):
         cycle = f"cycle {self.cycle}/{self.cfg.cycles}, " if self.cfg.cycles else ""
         return f"{cycle}epoch {self.epoch + 1}/{self.cfg.epochs}"
 
 
-def prune(run: Run):
+def prune(run: Run):  # At any step
     "Bring the model to the sparsity that it has at this moment"
     sparsity = sparsity_at(run.model.subnet, run.cfg, run.cycle, run.epoch + run.step / run.steps)
     if sparsity != run.model.subnet.sparsity:
@@ -212,10 +218,13 @@ def take_up(
         run.model.subnet = replace(run.model.subnet, draw=run.cycle)
 
 # %% ../nbs/08_train.ipynb #761f1484
-def new_row(run, parts, source, lr):
+def new_row(
+    run: Run,  # After a step
+    lr: float,  # Learning rate of that step
+) -> dict:
     "What happened since the last row, and how good the network is now"
     images, loss, right = run.sums.tolist()
-    val_loss, val_accuracy = evaluate(run.model, parts.val, source)
+    val_loss, val_accuracy = evaluate(run.model, run.parts.val, run.source)
     epochs = run.cycle * (run.cfg.epochs - run.cfg.rewind_epoch) + run.epoch  # all that are done
     where = dict(cycle=run.cycle, epoch=run.epoch + 1, iteration=epochs * run.steps + run.step)
     how = dict(sparsity=run.model.subnet.sparsity, lr=lr)
@@ -227,8 +236,6 @@ def new_row(run, parts, source, lr):
 
 def train_epoch(
     run: Run,  # Where it is; kept up to date
-    parts: SimpleNamespace,  # `train` and `val` images, on the model's device
-    source: Source,  # Statistics and augmentation
     stop: StopSignal,  # Looked at after each step
 ):
     "Train for one epoch, or for the rest of one, or until asked to stop"
@@ -238,7 +245,8 @@ def train_epoch(
     run.model.train()
     begin = time.perf_counter() - run.seconds
     number = run.cycle * cfg.epochs + run.epoch
-    feed = batches(parts.train, source, cfg.batch_size, cfg.seed, number, run.step, cfg.shift)
+    where = cfg.seed, number, run.step, cfg.shift
+    feed = batches(run.parts.train, run.source, cfg.batch_size, *where)
     look = dict(unit=" images", unit_scale=cfg.batch_size, leave=False, disable=None)
     with tqdm(desc=str(run), total=run.steps, initial=run.step, **look) as bar:
         for x, y in feed:
@@ -257,7 +265,7 @@ def train_epoch(
                 images, loss, right = run.sums.tolist()
                 bar.set_postfix(loss=f"{loss / images:.3f}", accuracy=f"{right / images:.3f}")
             if run.step == run.steps or (cfg.test_freq and run.step % cfg.test_freq == 0):
-                run.rows.append(new_row(run, parts, source, lr))
+                run.rows.append(new_row(run, lr))
                 run.sums, run.seconds, begin = torch.zeros(3), 0.0, time.perf_counter()
             if stop.number:
                 return
@@ -266,7 +274,7 @@ def train_epoch(
 log = logging.getLogger("mplt")
 
 
-def end_epoch(run: Run):
+def end_epoch(run: Run):  # At the end of an epoch
     "Tell of an epoch whose steps are done; raises `UserError` if training has diverged"
     row, trained = run.rows[-1], [p for p in run.model.parameters() if p.requires_grad]
     if not (math.isfinite(row["train_loss"]) and all(p.isfinite().all() for p in trained)):
@@ -292,15 +300,14 @@ def fit(
     model: nn.Module,  # From `as_subnet`, on its device; for cycles with sparsity 0
     parts: SimpleNamespace,  # `train` and `val` images, on the same device
     source: Source,  # What they are images of
-    cfg,  # The settings of a training, sparsity among them; what they mean stands at `Config`
+    cfg: Config,  # Sparsity among its settings
     path=None,  # File of the state, taken up if it is there; None: not saved
     trained=lambda cycle: None,  # Called after each training with its number, from 0
 ) -> list:  # Rows, each a dict: cycle, epoch, iteration, sparsity, lr, train_loss, train_accuracy,
     # val_loss, val_accuracy, seconds, images_per_second
     "Train a model, in cycles if its method says so, or go on; raises `Stopped` after a signal"
     check_batch_size(cfg.batch_size, parts.train)
-    opt = optimizer(model, cfg.optimizer, cfg.lr, cfg.momentum, cfg.weight_decay)
-    run = Run(model, opt, cfg, len(parts.train.y) // cfg.batch_size)
+    run = Run(model, cfg, parts, source)
     if path and Path(path).exists():
         take_up(run, path)
     prune(run)
@@ -309,9 +316,9 @@ def fit(
             if cycle > run.cycle:
                 run.cycle, run.epoch = cycle, cfg.rewind_epoch
                 prune(run)
-                rewind(model, opt, run.start, cycle)
+                rewind(model, run.opt, run.start, cycle)
             while run.epoch < cfg.epochs:
-                train_epoch(run, parts, source, stop)
+                train_epoch(run, stop)
                 where = f"{run} after {run.step} of {run.steps} steps"
                 if run.step == run.steps:
                     end_epoch(run)
