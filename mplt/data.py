@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MD5SUMS', 'DIGITS', 'CLOTHES', 'THINGS', 'MNIST', 'CIFAR10', 'IMAGENET', 'SOURCES', 'Images', 'DataSet', 'settings',
            'Source', 'verify', 'fetch', 'load', 'stream', 'stratified', 'split', 'crop_flip', 'normalise', 'batches',
-           'random_part', 'middle_part', 'Photos']
+           'random_part', 'Photos']
 
 # %% ../nbs/01_data.ipynb #df1f4c99
 import configparser
@@ -139,11 +139,10 @@ def _download(name, folder):
         f"apt-get download dataset-{name.replace('_', '-')} && dpkg-deb -x *.deb . && mkdir -p {raw} && "
         f"find usr/share -name '*-ubyte.gz' -exec mv -t {raw} {{}} + && gunzip --force {raw}/*.gz"
     )
+    download = getattr(torchvision.datasets, SOURCES[name].download)
     try:
         for train in True, False:
-            getattr(torchvision.datasets, SOURCES[name].download)(
-                folder, train=train, download=True
-            )
+            download(folder, train=train, download=True)
     except Exception as e:
         if subprocess.run(package, shell=True, cwd=folder, capture_output=True).returncode:
             why = f"could not be downloaded ({type(e).__name__}: {e})"
@@ -326,7 +325,7 @@ def batches(
         x, y = images.x[chosen], images.y[chosen]
         rng = stream(seed, "augmentation", epoch, i) if training else None
         if source.folders:
-            x = x.read(rng)
+            x = x.read(rng).to(y.device)
         elif training and source.crop_flip:
             x = crop_flip(x, rng, shift)
         yield normalise(x, source), y
@@ -348,12 +347,6 @@ def random_part(
     left, top = (int(o) for o in u[10] * (width - w + 1, height - h + 1))
     return left, top, left + w, top + h
 
-# %% ../nbs/01_data.ipynb #a7dcd61b
-def middle_part(width: int, height: int, side: int) -> tuple:  # as of `random_part`
-    "What is tested: the middle, `side` pixels wide after the shorter side was scaled to 8/7 of that"
-    cut = min(width, height) * side / round(side * 8 / 7)
-    return (width - cut) / 2, (height - cut) / 2, (width + cut) / 2, (height + cut) / 2
-
 # %% ../nbs/01_data.ipynb #b58f3c6a
 def _photo(path, side, u=None):
     "As uint8 (3, side, side); `u` makes it a random part, mirrored where its last number is below a half"
@@ -361,10 +354,12 @@ def _photo(path, side, u=None):
         image = Image.open(path).convert("RGB")
     except OSError as e:
         raise UserError(f"{path} cannot be read as an image ({e}): delete or replace it") from None
-    box = middle_part(*image.size, side) if u is None else random_part(*image.size, u)
-    image = image.resize((side, side), Image.Resampling.BILINEAR, box)
-    if u is not None and u[11, 0] < 0.5:
-        image = ImageOps.mirror(image)
+    how = (side, side), Image.Resampling.BILINEAR
+    if u is None:
+        image = ImageOps.fit(image, *how, bleed=1 / 16)  # of each side, in width and in height
+    else:
+        part = image.resize(*how, random_part(*image.size, u))
+        image = ImageOps.mirror(part) if u[11, 0] < 0.5 else part
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 # %% ../nbs/01_data.ipynb #99835058
@@ -374,21 +369,20 @@ class Photos:
 
     paths: np.ndarray  # of the files
     side: int  # in pixels, of the square that each becomes
-    device: str = "cpu"  # where it becomes that
 
     def __getitem__(self, i: torch.Tensor):  # indices or a mask
         return replace(self, paths=self.paths[i.cpu().numpy()])
 
-    def to(self, device):
-        return replace(self, device=device)
+    def to(self, device):  # of a network; they stay in their files
+        return self
 
-    def read(self, rng: np.random.RandomState = None) -> torch.Tensor:
+    def read(self, rng: np.random.RandomState = None):  # None: the middle of each, as it is tested
         "All of them, uint8 (n, 3, side, side); with `rng`, a random part of each"
         n = len(self.paths)
         us = [None] * n if rng is None else rng.random_sample((n, 12, 2))
         with ThreadPoolExecutor() as pool:
             images = pool.map(_photo, self.paths, [self.side] * n, us)
-        return torch.stack(list(images)).to(self.device)
+        return torch.stack(list(images))
 
 # %% ../nbs/01_data.ipynb #5e1f08da
 def _load_folders(name, place):

@@ -77,7 +77,7 @@ def cosine(
 # %% ../nbs/08_train.ipynb #ca1a1167
 def optimizer(
     model: nn.Module,  # Every parameter that requires a gradient is optimised
-    name: str,  # A name in `OPTIMIZERS`
+    name: str,  # sgd or adam
     lr: float,  # Learning rate
     momentum: float = 0.9,  # SGD's momentum, or Adam's first beta
     weight_decay: float = 0.0,  # Added to the gradient, times the parameter
