@@ -21,7 +21,7 @@ import pandas as pd
 
 from . import experiment, ticket
 from .config import COMMON, POSITIVE, SETTINGS, YES_NO, Config, config, expected, setting, value
-from .data import SOURCES, fetch, settings, verify
+from .data import SOURCES, fetch, machine, verify
 from .errors import UserError, pick
 from .experiment import finished, folder_of, is_published, read_rows
 from .export import EXPORTS, export
@@ -69,7 +69,7 @@ def data(
 ):
     "Bring a data set, or verify what is there."
     name, what = pick(SOURCES, name, "data set"), pick(("fetch", "verify"), what, "word for data")
-    place = Path(root or settings().data) / name
+    place = Path(root or machine().data) / name
     if what == "fetch":
         place = fetch(name, place.parent)
     else:
@@ -159,7 +159,7 @@ def run_and_tell(given: dict):  # What `config` takes, `device` and `out`
     "Run a config, and say what came of it"
     on, out = given.pop("device", None), given.pop("out", None)
     c = config(**given)
-    where, folder = device(on or settings().device).type, Path(out or folder_of(c))
+    where, folder = device(on or machine().device).type, Path(out or folder_of(c))
     print(plan(c))
     print(f"finished before, in {folder}" if finished(folder, c) else f"on {where}, into {folder}")
     row = experiment.run(c, folder, where)
