@@ -74,8 +74,8 @@ def data(
         place = fetch(name, place.parent)
     else:
         verify(name, place)
-    files = f"{len(SOURCES[name].files)} files verified"
-    print(f"{place}: {'a folder for each class' if SOURCES[name].folders else files}")
+    files = len(SOURCES[name].files)
+    print(f"{place}: {f'{files} files verified' if files else 'a folder for each class'}")
 
 # %% ../nbs/15_command.ipynb #954c843c
 tickets = Commands("ticket", no_args_is_help=False, help="Look at a ticket, verify or export it.")

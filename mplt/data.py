@@ -56,14 +56,13 @@ def machine() -> SimpleNamespace:
 class Source:
     "A data set: where its bytes lie and what they mean"
 
-    files: dict  # path inside a torchvision folder: MD5 of its bytes
+    files: dict  # path inside a torchvision folder: MD5 of its bytes; {} for folders of photographs
     classes: tuple  # class names, in the order of the labels
     mean: tuple  # per channel, of pixels in [0, 1]
     std: tuple  # per channel, of pixels in [0, 1]
     crop_flip: bool = False  # training images are shifted and mirrored at random
     download: str = ""  # torchvision's class for it; '' if it is not downloadable
     in_shape: tuple = (1, 28, 28)  # channels, height, width
-    folders: bool = False  # image files of any size, a folder for each class, under train/ and val/
 
 # %% ../nbs/01_data.ipynb #c2db3de8
 MD5SUMS = """
@@ -106,7 +105,7 @@ SOURCES = dict(
     ),
     mnist=Source(_files("mnist"), DIGITS, **MNIST, download="MNIST"),
     cifar10=Source(_files("cifar10"), tuple(THINGS), **CIFAR10, crop_flip=True, download="CIFAR10"),
-    imagenet=Source({}, (), **IMAGENET, folders=True),
+    imagenet=Source({}, (), **IMAGENET),
 )
 
 # %% ../nbs/01_data.ipynb #a30d2f9d
@@ -116,7 +115,7 @@ def verify(
     advice: str = "",  # What to do about a wrong file; '' if the set lies where `fetch` puts it
 ):
     "Refuse a missing or damaged file, by name"
-    if SOURCES[name].folders:
+    if not SOURCES[name].files:
         _load_folders(name, Path(place))
     how = f"`mplt data fetch {name}`" if SOURCES[name].download else "`git checkout`"
     advice = advice or f"delete it if it is there, then {how} brings it"
@@ -232,7 +231,7 @@ def load(
     "Fetch and read a data set; raises `UserError` if it cannot be had or has wrong bytes"
     place = fetch(name, root)
     name, source = place.name, SOURCES[place.name]
-    if source.folders:
+    if not source.files:
         return _load_folders(name, place)
     files = [place / f for f in source.files]
     first_test = -1 if name == "cifar10" else 2
@@ -324,7 +323,7 @@ def batches(
         chosen = order[i * size : (i + 1) * size]
         x, y = images.x[chosen], images.y[chosen]
         rng = stream(seed, "augmentation", epoch, i) if training else None
-        if source.folders:
+        if not torch.is_tensor(x):  # photographs
             x = x.read(rng).to(y.device)
         elif training and source.crop_flip:
             x = crop_flip(x, rng, shift)
