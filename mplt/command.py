@@ -127,7 +127,7 @@ PLACE = [
 ]
 
 # %% ../nbs/15_command.ipynb #520d3445
-def plan(c: Config):  # What is asked for
+def plan(c: Config):  # Of a run
     "What will be done, in words"
     said = ["method", "dataset", "arch", "sparsity", "cycles", "epochs"]
     if not SOURCES[c.dataset].crop_flip:
@@ -176,7 +176,7 @@ def run_and_tell(given: dict):  # What `config` takes, `device` and `out`
 
 
 @cli.command("run", params=[flag(f) for f in SETTINGS.values()] + PLACE)
-def run_given(**given):  # By the flags
+def run_given(**given):  # The flags, by name
     "Run one experiment, or go on with one that was stopped."
     run_and_tell(given)
 
@@ -197,8 +197,8 @@ SAME = {k: f for k, f in SETTINGS.items() if k not in ("method", "cycles", "reci
 SCRIPT = dict(dataset="mnist", arch="fc1", lr=1.2e-3, test_freq=50, batch_size=60, prune_percent=5)
 
 # %% ../nbs/15_command.ipynb #b061b460
-def script_settings(**given):  # By the flags of `mplt imp`
-    "The same for `mplt run`; raises `UserError` for flags that do not go together"
+def script_settings(**given):  # The flags, by name
+    "Settings from the flags of `mplt imp`; raises `UserError` for flags that do not go together"
     given = {k: v for k, v in given.items() if v is not None}
     own = {k: value(f, given.pop(k, f.default)) for k, f in OWN.items()}
     words = dict(reinit="-reinit", score="-score", binarize="-binary")
@@ -216,12 +216,12 @@ DEFAULTS = SCRIPT | dict(sparsity="from prune_percent")
 
 
 @cli.command(params=[flag(f, DEFAULTS.get(k)) for k, f in (OWN | SAME).items()] + PLACE)
-def imp(**given):  # By the flags
+def imp(**given):  # The flags, by name
     "Prune again and again: the old script's flags and defaults."
     run_and_tell(script_settings(**given))
 
 # %% ../nbs/15_command.ipynb #c468e7b7
-def invoke(words: list):  # Behind `mplt`
+def invoke(words: list):  # What stands behind `mplt`
     "Do what the words say; raises `UserError` if they say nothing sensible"
     try:
         with cli.make_context("mplt", words, help_option_names=["-h", "--help"]) as context:
