@@ -36,7 +36,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import mplt
 from . import subnet, ticket
 from .config import Config, config
-from .data import Images, Source, batches, load, settings, split, stream
+from .data import Images, Source, batches, load, machine, split, stream
 from .errors import UserError, replacing
 from .mask import global_masks, masks_by_scope
 from .models import build
@@ -140,7 +140,7 @@ def holds(folder, c: Config) -> bool:  # Is it this run's? (No: it is free)
 # %% ../nbs/10_experiment.ipynb #2f0c824c
 def published_folder(c: Config) -> Path:
     "Where git keeps a run"
-    return settings().root / "results/runs" / config_hash(c)
+    return machine().root / "results/runs" / config_hash(c)
 
 
 def is_published(folder, c: Config) -> bool:
@@ -189,7 +189,7 @@ def find(
 ) -> Path:  # The run's folder, or None
     "Look for a finished run; raises `UserError` if what is there is damaged and no other copy is whole"
     damage = None
-    for folder in published_folder(c), settings().root / "runs" / config_hash(c):
+    for folder in published_folder(c), machine().root / "runs" / config_hash(c):
         try:
             if finished(folder, c):
                 return folder
@@ -201,7 +201,7 @@ def find(
 
 def folder_of(c: Config) -> Path:
     "Where the finished run lies, or where it will be computed"
-    return find(c) or settings().root / "runs" / config_hash(c)
+    return find(c) or machine().root / "runs" / config_hash(c)
 
 # %% ../nbs/10_experiment.ipynb #4baa044c
 def publish(
@@ -480,7 +480,7 @@ def run(
     """Run a config to its end, or go on with it, or read what it has left; raises `UserError` before
     any computing, and `Stopped` after a signal"""
     c = config(**c) if isinstance(c, dict) else c
-    folder, where = Path(folder or folder_of(c)), device(on or settings().device)
+    folder, where = Path(folder or folder_of(c)), device(on or machine().device)
     if finished(folder, c):
         return read_row(folder)
     if is_published(folder, c):
@@ -489,8 +489,8 @@ def run(
     parts = split(data, c.seed, c.limit)
     check_batch_size(c.batch_size, parts.train)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
-    if settings().threads:
-        torch.set_num_threads(settings().threads)
+    if machine().threads:
+        torch.set_num_threads(machine().threads)
     keep_memory()
     for k, images in vars(parts).items():
         setattr(parts, k, Images(*(o.to(where) for o in images)))

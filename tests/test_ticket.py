@@ -20,18 +20,12 @@ from mplt.export import export
 from mplt.models import build
 from mplt.subnet import METHODS, as_subnet, weighted
 
-SIZES = [
-    ("conv4", 0.5, "plain"),
-    ("lenet5", 0.9, "plain"),
-    ("vgg-small", 0.95, "none"),
-    ("vgg-small", 0.95, "learned"),
-]
-FROZEN = [(m, *s) for m, row in METHODS.items() if row.weights == "frozen" for s in SIZES]
-TRAINED = [
+SIZES = [("conv4", 0.5, "plain"), ("lenet5", 0.9, "learned"), ("vgg-small", 0.95, "none")]
+CASES = [
     (m, *s)
     for m, row in METHODS.items()
-    if row.weights != "frozen" and m != "dense"
-    for s in SIZES[:2]
+    if m != "dense"
+    for s in (SIZES if row.weights == "frozen" else SIZES[:2])
 ]
 
 
@@ -53,25 +47,15 @@ def good(tmp_path_factory):
 def bound(net, method):
     "Bytes: 1.01 of the entropy of the masks, what was trained of the weights, and what else has to be there"
     sizes = [(m.weight.numel(), int((m.weight != 0).sum())) for m in weighted(net).values()]
-    masks = sum(
-        -n * (k / n * np.log2(k / n) + (1 - k / n) * np.log2(1 - k / n)) / 8
-        for n, k in sizes
-        if k < n
-    )
-    rest = 4 * len(sizes) + 4 * sum(
-        v.numel()
-        for k, v in net.state_dict().items()
-        if "parametrizations" not in k and "num_batches" not in k
-    )
-    trained = (
-        0
-        if METHODS[method].weights == "frozen"
-        else sum(k for _, k in sizes) * METHODS[method].weight_bits / 8
-    )
-    return masks, 1.01 * masks + trained + rest + 4096
+    shares = [(n, k / n) for n, k in sizes if k < n]
+    masks = sum(-n * (p * np.log2(p) + (1 - p) * np.log2(1 - p)) / 8 for n, p in shares)
+    rest = [v.numel() for k, v in net.state_dict().items() if "parametrizations" not in k]
+    row = METHODS[method]
+    trained = sum(k for _, k in sizes) * row.weight_bits / 8 if row.weights != "frozen" else 0
+    return masks, 1.01 * masks + trained + 4 * (len(sizes) + sum(rest)) + 4096
 
 
-@pytest.mark.parametrize("method, arch, sparsity, bn", FROZEN + TRAINED)
+@pytest.mark.parametrize("method, arch, sparsity, bn", CASES)
 def test_size(method, arch, sparsity, bn, tmp_path):
     if METHODS[method].mask == "none":
         sparsity = 0.0
@@ -102,22 +86,17 @@ def test_only_a_subnetwork_makes_a_ticket(good, tmp_path):
 
 
 def test_another_process_and_other_threads(good, tmp_path):
-    x = torch.randn(50, 1, 28, 28, generator=torch.Generator().manual_seed(1)).contiguous(
-        memory_format=torch.channels_last
-    )
+    x = torch.randn(50, 1, 28, 28).contiguous(memory_format=torch.channels_last)
+    torch.save(x, tmp_path / "x")
     mine = shaken("mpt-1-32")(x).detach()
     code = f"""import sys, torch; from mplt import ticket
 torch.set_num_threads(int(sys.argv[1])); net = ticket.load({str(good)!r})
-x = torch.randn(50, 1, 28, 28, generator=torch.Generator().manual_seed(1))
-x = x.contiguous(memory_format=torch.channels_last)
-open(sys.argv[2], 'wb').write(net(x).numpy().tobytes())"""
-    for threads in torch.get_num_threads(), 1, 2:
-        subprocess.run(
-            [sys.executable, "-c", code, str(threads), str(tmp_path / "out")], check=True
-        )
-        theirs = torch.frombuffer(
-            bytearray((tmp_path / "out").read_bytes()), dtype=torch.float32
-        ).view(mine.shape)
+open('out', 'wb').write(net(torch.load('x')).numpy().tobytes())"""
+    for threads in {torch.get_num_threads(), 1, 2}:
+        command = [sys.executable, "-c", code, str(threads)]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        out = bytearray((tmp_path / "out").read_bytes())
+        theirs = torch.frombuffer(out, dtype=torch.float32).view(mine.shape)
         if threads == torch.get_num_threads():
             assert torch.equal(theirs, mine)
         assert (theirs - mine).abs().max() <= 1e-5
@@ -168,10 +147,8 @@ def test_not_a_ticket(content, tmp_path, monkeypatch):
 def forged(path, out, header=lambda h: None, tensors=lambda t: None):
     "The same ticket with something else in it, properly sealed"
     raw = path.read_bytes()
-    h = json.loads(
-        json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]["mplt"]
-    )
-    t = read_tensors(raw)
+    outer = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    h, t = json.loads(outer["__metadata__"]["mplt"]), read_tensors(raw)
     header(h)
     tensors(t)
     h["sha256"] = ticket.sealed(h, t)
@@ -285,10 +262,8 @@ def uneven(tmp_path_factory):
 
 def test_coded_by_input(uneven):
     path, net = uneven
-    assert (
-        "fc1.inputs" in read_tensors(path.read_bytes())
-        and path.stat().st_size < bound(net, "mpt-1-32")[1]
-    )
+    assert "fc1.inputs" in read_tensors(path.read_bytes())
+    assert path.stat().st_size < bound(net, "mpt-1-32")[1]
     x = torch.randn(9, 1, 28, 28)
     assert torch.equal(ticket.load(path)(x), net(x))
 
@@ -380,10 +355,7 @@ def test_oversized(good, tmp_path, monkeypatch):
         ticket.load(good)
 
 
-@pytest.mark.parametrize(
-    "method, skips",
-    [("mpt-1-32", False), ("mpt-1-1", False), ("edge-popup", False), ("mpt-1-32", True)],
-)
+@pytest.mark.parametrize("method, skips", [("mpt-1-1", False), ("mpt-1-32", True)])
 def test_onnx(method, skips, tmp_path):
     "1,000 test images: the same logits, and the same answers wherever the two best are not tied"
     import onnxruntime
@@ -396,29 +368,19 @@ def test_onnx(method, skips, tmp_path):
     theirs = onnxruntime.InferenceSession(tmp_path / "t.onnx").run(None, dict(images=x.numpy()))[0]
     top = np.sort(mine, 1)
     clear = top[:, -1] - top[:, -2] > 1e-4
-    if method == "mpt-1-1":
-        differ = (mine.argmax(1) != theirs.argmax(1))[clear].sum()
-        largest = f"largest difference of logits {abs(mine - theirs).max():.2g}"
-        print(f"{differ} of {clear.sum()} answers differ, {largest}")
-    else:
+    if method != "mpt-1-1":  # there a sum of just about 0 may fall to either side
         assert abs(mine - theirs).max() < 1e-4
     assert clear.sum() > 500 and (mine.argmax(1) == theirs.argmax(1))[clear].all()
 
 
 def test_card_is_one_harmless_page(tmp_path):
-    ticket.save(
-        tmp_path / "t", shaken("mpt-1-32"), dataset="<script>alert(1)</script>", classes=["a|b"]
-    )
+    facts = dict(dataset="<script>alert(1)</script>", classes=["a|b"])
+    ticket.save(tmp_path / "t", shaken("mpt-1-32"), **facts)
     for kind in "html", "md":
         export(tmp_path / "t", tmp_path / f"card.{kind}")
         card = (tmp_path / f"card.{kind}").read_text()
-        assert (
-            "<script" not in card
-            and "alert" in card
-            and (kind == "html" or "a|b" not in card)
-            and "base64" in card
-            and "http" not in card
-        )
+        assert "<script" not in card and "alert" in card and "base64" in card
+        assert "http" not in card and (kind == "html" or "a|b" not in card)
 
 
 def test_export_refuses(good, tmp_path):
