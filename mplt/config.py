@@ -20,10 +20,10 @@ import pandas as pd
 from .binarize import SURROGATES
 from .data import SOURCES
 from .errors import UserError, pick
-from .mask import SCOPES
-from .models import ARCHS, BNS, RESNETS
+from .mask import SCOPES, SPARSITIES
+from .models import ARCHS, BNS, INITS, RESNETS
 from .prune import final_sparsity
-from .subnet import INITS, METHODS, check_choices
+from .subnet import METHODS, Subnet
 
 # %% ../nbs/07_config.ipynb #71f4b2c8
 FRACTION = pd.Interval(0, 1, closed="left")
@@ -52,7 +52,7 @@ class Config:
     dataset: str = setting("mnist5k", SOURCES, "data set")
     arch: str = setting("fc1", ARCHS, "network")
     method: str = setting("mpt-1-32", METHODS, "row of the grid of methods")
-    sparsity: float = setting(None, FRACTION, "fraction of the weights removed, after all cycles")
+    sparsity: float = setting(None, SPARSITIES, "fraction of the weights removed, after all cycles")
     scope: str = setting("layer", SCOPES, "sparsity of each layer, or of the whole network")
     width: float = setting(1.0, pd.Interval(0, 1000), "factor on the network's hidden sizes")
     bn: str = setting(None, BNS, "batch normalisation")
@@ -180,10 +180,10 @@ def recipe(
     dataset: str,  # A name in `SOURCES`
 ) -> dict:  # Every setting that the config may leave open
     "How a method is trained"
-    settings = COMMON | RECIPES[pick(RECIPES, name, "recipe")](method, arch, dataset)
-    if arch in RESNETS and settings["bn"] == "none":
-        settings["bn"] = "plain" if method == "random" else "learned"
-    return settings
+    chosen = COMMON | RECIPES[pick(RECIPES, name, "recipe")](method, arch, dataset)
+    if arch in RESNETS and chosen["bn"] == "none":
+        chosen["bn"] = "plain" if method == "random" else "learned"
+    return chosen
 
 # %% ../nbs/07_config.ipynb #f8e21b35
 @dataclass(frozen=True)
@@ -228,16 +228,17 @@ RULES = (
 
 # %% ../nbs/07_config.ipynb #ac3f60d8
 def check(
-    settings: dict,  # All of `SETTINGS`
+    chosen: dict,  # All of `SETTINGS`
 ):
     "Refuse settings that do not go together"
-    method = METHODS[settings["method"]]
-    s = SimpleNamespace(**settings | vars(method), in_cycles=method.cycles)
+    method = METHODS[chosen["method"]]
+    s = SimpleNamespace(**chosen | vars(method), in_cycles=method.cycles)
     for setting, other, wrong, why in RULES:
         if wrong(s):
-            given, clash = settings[setting], settings[other]
+            given, clash = chosen[setting], chosen[other]
             raise UserError(f"{setting} {given!r} does not fit {other} {clash!r}: {why}")
-    check_choices(s.method, s.sparsity, s.scope, s.scale_fan, s.surrogate)
+    fan = s.scale_fan and 1 - s.sparsity
+    Subnet(s.method, s.sparsity, s.seed, s.scope, scale_fan=fan, surrogate=s.surrogate)
 
 # %% ../nbs/07_config.ipynb #9fe0d8d3
 def config(
@@ -250,13 +251,13 @@ def config(
         raise UserError("prune_percent does not fit sparsity: they say the same, give one of them")
     defaults = {k: o.default for k, o in SETTINGS.items() if o.default is not None}
     who = defaults | given
-    settings = recipe(who["recipe"], who["method"], who["arch"], who["dataset"])
-    settings = {k: value(SETTINGS[k], v) for k, v in (defaults | settings | given).items()}
-    percent = settings.setdefault("prune_percent", 0)
-    if percent and settings["cycles"]:
-        settings["sparsity"] = final_sparsity(percent, settings["cycles"])
-    check(settings)
-    return Config(**{f.name: settings[f.name] for f in fields(Config)})
+    chosen = recipe(who["recipe"], who["method"], who["arch"], who["dataset"])
+    chosen = {k: value(SETTINGS[k], v) for k, v in (defaults | chosen | given).items()}
+    percent = chosen.setdefault("prune_percent", 0)
+    if percent and chosen["cycles"]:
+        chosen["sparsity"] = final_sparsity(percent, chosen["cycles"])
+    check(chosen)
+    return Config(**{f.name: chosen[f.name] for f in fields(Config)})
 
 # %% ../nbs/07_config.ipynb #7229a734
 def sweep(

@@ -35,8 +35,8 @@ from .config import Config, config
 from .data import Images, Source, batches, load, settings, split
 from .errors import UserError, replacing
 from .mask import global_masks
-from .models import build
-from .subnet import METHODS, as_subnet, draw_scores, masks, used_weight, weighted
+from .models import build, draw_scores
+from .subnet import METHODS, as_subnet, masks, used_weight, weighted
 from .train import check_batch_size, device, evaluate, fit, keep_memory, log
 
 # %% ../nbs/10_experiment.ipynb #348597b3
@@ -303,7 +303,7 @@ def layer_counts(
     layers, sparsity = weighted(model), model.subnet.sparsity
     found = dict(kept=masks(model), kept_global={}, kept_global_start={})
     if model.subnet.row.mask == "learned":
-        scores = {k: subnet.parts(model)[k].scores for k in found["kept"]}
+        scores = {k: subnet.masked(model)[k].scores for k in found["kept"]}
         first = {k: draw_scores(s.shape, model.subnet.seed, k) for k, s in scores.items()}
         found["kept_global"] = global_masks(scores, sparsity)
         found["kept_global_start"] = global_masks(first, sparsity)

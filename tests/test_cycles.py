@@ -13,9 +13,9 @@ from mplt import experiment, ticket, train
 from mplt.config import config
 from mplt.data import SOURCES, Images, load, normalise, split
 from mplt.experiment import run
-from mplt.models import build
+from mplt.models import build, draw_weight
 from mplt.prune import after_cycles, final_sparsity, rewind, snapshot, trained_state
-from mplt.subnet import METHODS, as_subnet, draw_weight, masks, set_sparsity, weighted
+from mplt.subnet import METHODS, as_subnet, masks, set_sparsity, weighted
 
 CYCLES = [k for k, m in METHODS.items() if m.cycles]
 TINY = dict(arch="lenet5", bn="learned", cycles=3, epochs=2, sparsity=0.8, batch_size=30, limit=300)
