@@ -32,7 +32,7 @@ def fitted(digits, path=None, trained=lambda cycle, net: None, **given):
     net = as_subnet(
         build(c.arch, (1, 28, 28), 10, c.width, c.bn),
         c.method,
-        0.0,
+        0.0 if c.cycles else c.sparsity,
         c.seed,
         scope=c.scope,
         init=c.init,

@@ -200,7 +200,7 @@ HEADERS = {
     "two images": (lambda h: h["subnet"].update(in_shape=[1, 32, 32]), "in_shape is"),
     "image as text": (
         lambda h: [h[k].update(in_shape="abc") for k in ("spec", "subnet")],
-        "in_shape is 'abc'",
+        "in_shape 'abc' does not fit",
     ),
     "too many classes": (lambda h: h["spec"].update(num_classes=10**12), "num_classes is"),
     "sparsity 1": (lambda h: h["subnet"].update(sparsity=1.0), "sparsity 1.0 is out of range"),
