@@ -20,10 +20,10 @@ import pandas as pd
 from .binarize import SURROGATES
 from .data import SOURCES
 from .errors import UserError, pick
-from .mask import SCOPES
-from .models import ARCHS, BNS, RESNETS
+from .mask import SCOPES, SPARSITIES
+from .models import ARCHS, BNS, INITS, RESNETS
 from .prune import final_sparsity
-from .subnet import INITS, METHODS, check_choices
+from .subnet import METHODS, Subnet
 
 # %% ../nbs/07_config.ipynb #71f4b2c8
 FRACTION = pd.Interval(0, 1, closed="left")
@@ -50,7 +50,7 @@ class Config:
     dataset: str = setting("mnist5k", SOURCES, "data set")
     arch: str = setting("fc1", ARCHS, "network")
     method: str = setting("mpt-1-32", METHODS, "row of the grid of methods")
-    sparsity: float = setting(None, FRACTION, "fraction of the weights removed, after all cycles")
+    sparsity: float = setting(None, SPARSITIES, "fraction of the weights removed, after all cycles")
     scope: str = setting("layer", SCOPES, "sparsity of each layer, or of the whole network")
     width: float = setting(1.0, pd.Interval(0, 1000), "factor on the network's hidden sizes")
     bn: str = setting(None, BNS, "batch normalisation")
@@ -211,16 +211,17 @@ RULES = (
 
 # %% ../nbs/07_config.ipynb #ac3f60d8
 def check_rules(
-    settings: dict,  # All of `SETTINGS`
+    chosen: dict,  # All of `SETTINGS`
 ):
     "Refuse settings that do not go together"
-    method = METHODS[settings["method"]]
-    s = SimpleNamespace(**settings | vars(method), in_cycles=method.cycles)
+    method = METHODS[chosen["method"]]
+    s = SimpleNamespace(**chosen | vars(method), in_cycles=method.cycles)
     for setting, other, wrong, why in RULES:
         if wrong(s):
-            given, clash = settings[setting], settings[other]
+            given, clash = chosen[setting], chosen[other]
             raise UserError(f"{setting} {given!r} does not fit {other} {clash!r}: {why}")
-    check_choices(s.method, s.sparsity, s.scope, s.scale_fan, s.surrogate)
+    fan = s.scale_fan and 1 - s.sparsity
+    Subnet(s.method, s.sparsity, s.seed, s.scope, scale_fan=fan, surrogate=s.surrogate)
 
 # %% ../nbs/07_config.ipynb #9fe0d8d3
 def config(

@@ -39,8 +39,8 @@ from .config import Config, config
 from .data import Images, Source, batches, load, machine, split, stream
 from .errors import UserError, replacing
 from .mask import global_masks, masks_by_scope
-from .models import build
-from .subnet import METHODS, as_subnet, draw_scores, masks, used_weight, weighted
+from .models import build, draw_scores, draw_weight
+from .subnet import METHODS, as_subnet, masks, used_weight, weighted
 from .train import check_batch_size, device, evaluate, fit, keep_memory, log
 
 # %% ../nbs/10_experiment.ipynb #348597b3
@@ -323,7 +323,7 @@ def layer_counts(
     layers, sparsity = weighted(model), model.subnet.sparsity
     found = dict(kept=masks(model), kept_global={}, kept_global_start={})
     if model.subnet.row.mask == "learned":
-        scores = {k: subnet.parts(model)[k].scores for k in found["kept"]}
+        scores = {k: subnet.masked(model)[k].scores for k in found["kept"]}
         first = {k: draw_scores(s.shape, model.subnet.seed, k) for k, s in scores.items()}
         found["kept_global"] = global_masks(scores, sparsity)
         found["kept_global_start"] = global_masks(first, sparsity)
@@ -406,11 +406,9 @@ def controls(
     "A ticket's weights and masks, and what has one thing of it changed (Sreenivasan et al. 2022)"
     choices, weights, mask = model.subnet, subnet.originals(model), masks(model)
     how = choices.init, choices.scale_fan, 1
-    again = {
-        k: subnet.draw_weight(w.shape, choices.seed, k, *how).to(w) for k, w in weights.items()
-    }
+    again = {k: draw_weight(w.shape, choices.seed, k, *how).to(w) for k, w in weights.items()}
     moved = {k: shuffled(m, choices.seed, k) for k, m in mask.items()}
-    worth = {k: -part.scores.detach().abs() for k, part in subnet.parts(model).items()}
+    worth = {k: -part.scores.detach().abs() for k, part in subnet.masked(model).items()}
     lowest = masks_by_scope(worth, choices.sparsity, choices.scope)
     return dict(
         ticket=(weights, mask),

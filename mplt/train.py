@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SAVED', 'log', 'device', 'evaluate', 'cosine', 'optimizer', 'step', 'keep_memory', 'Stopped', 'noted_signals', 'Run',
-           'prune', 'save_state', 'take_up', 'new_row', 'train_epoch', 'end_epoch', 'check_batch_size', 'fit']
+           'prune', 'save_state', 'take_up', 'new_row', 'train_epoch', 'end_epoch', 'check_batch_size',
+           'check_sparsity', 'fit']
 
 # %% ../nbs/08_train.ipynb #62b0b4d3
 import ctypes
@@ -289,9 +290,20 @@ def check_batch_size(
     if not 0 < size <= n:
         raise UserError(f"batch_size {size} does not fit: there are {n} training images")
 
+# %% ../nbs/08_train.ipynb #4225f929
+def check_sparsity(
+    model: nn.Module,  # From `as_subnet`
+    cfg,  # As for `fit`
+):
+    "Refuse a network that is not as sparse as its training begins"
+    has, begins = model.subnet.sparsity, 0 if model.subnet.row.cycles else cfg.sparsity
+    if has != begins:
+        what = f"the network has sparsity {has}, and its training begins with {begins}"
+        raise UserError(f"{what}: give as_subnet that sparsity")
+
 # %% ../nbs/08_train.ipynb #2e81df5e
 def fit(
-    model: nn.Module,  # From `as_subnet`, on its device; for cycles with sparsity 0
+    model: nn.Module,  # From `as_subnet`, on its device, with cfg's sparsity; for cycles with 0
     parts: SimpleNamespace,  # `train` and `val` images, on the same device
     source: Source,  # What they are images of
     cfg: Config,  # Sparsity among its settings
@@ -301,6 +313,7 @@ def fit(
     # val_loss, val_accuracy, seconds, images_per_second
     "Train a model, in cycles if its method says so, or go on; raises `Stopped` after a signal"
     check_batch_size(cfg.batch_size, parts.train)
+    check_sparsity(model, cfg)
     run = Run(model, cfg, parts, source)
     if path and Path(path).exists():
         take_up(run, path)

@@ -113,15 +113,15 @@ straight through beyond one | subnet | cycles learned
 - d_weight *= gain(weight, mask) * (weight.abs() <= 1)
 + d_weight *= gain(weight, mask)
 
-scale of the first scores | subnet | mpt-1-32
+scale of the first scores | models | mpt-1-32
 - ((2*u-1)/np.prod(shape[1:])**0.5)
 + ((2*u-1)*(3/np.prod(shape[1:]))**.5)
 
-fan of the weights | subnet | dense
+fan of the weights | models | dense
 - 2/np.prod(shape[1:])/(scale_fan or 1)
 + 2/shape[0]/(scale_fan or 1)
 
-scale of the kept fan | subnet | scaled
+scale of the kept fan | models | scaled
 - /(scale_fan or 1))**0.5
 + *(scale_fan or 1))**0.5
 
@@ -129,15 +129,15 @@ fraction of the kept fan | experiment | scaled
 - c.scale_fan and 1-c.sparsity
 + c.scale_fan and c.sparsity
 
-scale of constant weights | subnet | signed
+scale of constant weights | models | signed
 - z = np.where(z<0, -1.0, 1.0)
 + z = np.where(z<0, -1.0, 1.0)/2**.5
 
-sign of constant weights | subnet | signed
+sign of constant weights | models | signed
 - z = np.where(z<0, -1.0, 1.0)
 + z = np.where(z<0, 1.0, -1.0)
 
-weights of another draw | subnet | dense
+weights of another draw | models | dense
 - stream(seed, name, 'weight',
 + stream(seed+1, name, 'weight',
 
@@ -210,12 +210,12 @@ pruned at once, not after each batch | prune | mini-batch
 + if False else 1
 
 what came back competes again | subnet | imp-reinit
-- .masked_fill(~part.fixed, -1)
+- .masked_fill(~found[k].fixed, -1)
 +
 
 pruned by the sign | subnet | imp
-- by[part.method.mask].detach().abs()
-+ by[part.method.mask].detach()
+- v.detach().abs().masked_fill
++ v.detach().masked_fill
 
 weights not drawn again | prune | imp-reinit
 - subnet.init, draw=cycle)

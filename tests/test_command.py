@@ -20,8 +20,8 @@ from mplt.config import RECIPES, config
 from mplt.data import SOURCES, DataSet, Images
 from mplt.errors import UserError
 from mplt.mask import SCOPES
-from mplt.models import ARCHS, BNS
-from mplt.subnet import INITS, METHODS
+from mplt.models import ARCHS, BNS, INITS
+from mplt.subnet import METHODS
 
 RUN = (
     "run --method mpt-1-32 --dataset mnist5k --arch_type conv2 --width 0.1 --sparsity 0.8 "

@@ -13,8 +13,8 @@ from mplt import experiment, ticket, train
 from mplt.config import config
 from mplt.data import SOURCES, Images, load, normalise, split
 from mplt.experiment import run
-from mplt.models import build
-from mplt.subnet import METHODS, as_subnet, draw_weight, masks, set_sparsity, weighted
+from mplt.models import build, draw_weight
+from mplt.subnet import METHODS, as_subnet, masks, set_sparsity, weighted
 
 CYCLES = [k for k, m in METHODS.items() if m.cycles]
 TINY = dict(arch="lenet5", bn="learned", cycles=3, epochs=2, sparsity=0.8, batch_size=30, limit=300)
@@ -29,7 +29,9 @@ def fitted(digits, path=None, trained=lambda cycle, net: None, **given):
     "A config, its network and its rows, after all its cycles; `trained` sees the network after each"
     c = config(**TINY | given)
     net = build(c.arch, (1, 28, 28), 10, c.width, c.bn)
-    net = as_subnet(net, c.method, 0.0, c.seed, scope=c.scope, init=c.init)
+    net = as_subnet(
+        net, c.method, 0.0 if c.cycles else c.sparsity, c.seed, scope=c.scope, init=c.init
+    )
     parts = split(digits, c.seed, c.limit)
     rows = train.fit(net, parts, digits.source, c, path, lambda cycle: trained(cycle, net))
     return c, net, rows

@@ -163,7 +163,7 @@ HEADERS = {
     "spec is text": (lambda h: h.update(spec="lenet5"), "spec is 'lenet5'"),
     "subnet is a list": (lambda h: h.update(subnet=[1]), "cannot be rebuilt"),
     "unknown network": (lambda h: h["spec"].update(arch="lenet6"), "did you mean 'lenet5'"),
-    "unknown method": (lambda h: h["subnet"].update(method="mpt"), "method is 'mpt'"),
+    "unknown method": (lambda h: h["subnet"].update(method="mpt"), "unknown method 'mpt'"),
     "huge network": (
         lambda h: h["spec"].update(arch="conv8", width=999),
         "a ticket at most 134217728",
@@ -177,13 +177,16 @@ HEADERS = {
     "two images": (lambda h: h["subnet"].update(in_shape=[1, 32, 32]), "in_shape is"),
     "image as text": (
         lambda h: [h[k].update(in_shape="abc") for k in ("spec", "subnet")],
-        "in_shape is 'abc'",
+        "in_shape 'abc' does not fit",
     ),
     "too many classes": (lambda h: h["spec"].update(num_classes=10**12), "num_classes is"),
-    "sparsity 1": (lambda h: h["subnet"].update(sparsity=1.0), "sparsity is 1.0"),
-    "sparsity as text": (lambda h: h["subnet"].update(sparsity="0.8"), "sparsity is '0.8'"),
+    "sparsity 1": (lambda h: h["subnet"].update(sparsity=1.0), "sparsity 1.0 is out of range"),
+    "sparsity as text": (
+        lambda h: h["subnet"].update(sparsity="0.8"),
+        "sparsity '0.8' is out of range",
+    ),
     "another seed": (lambda h: h["subnet"].update(seed=5), "seed 5 does not give back"),
-    "negative seed": (lambda h: h["subnet"].update(seed=-1), "seed is -1"),
+    "negative seed": (lambda h: h["subnet"].update(seed=-1), "seed -1 does not fit"),
     "extra argument": (lambda h: h["subnet"].update(x=1), "cannot be rebuilt"),
     "kept does not fit": (lambda h: h["kept"].update(fc1=7), "does not fit sparsity 0.8"),
     "path as a layer": (
