@@ -17,7 +17,7 @@ from mplt.errors import UserError
 from mplt.experiment import controls, finished, leave_controls, new_model, publish, run, shuffled
 from mplt.mask import SCOPES, removed
 from mplt.report import accuracy_vs_pruned, gather
-from mplt.subnet import as_subnet, masks, originals, parts, weighted
+from mplt.subnet import as_subnet, masked, masks, originals, weighted
 
 NAMES = ["ticket", "shuffled", "redrawn", "inverted"]
 SETTINGS = dict(arch="fc1", width=0.1, epochs=2, limit=200, batch_size=40, lr=0.3, seed=3)
@@ -25,7 +25,7 @@ SETTINGS = dict(arch="fc1", width=0.1, epochs=2, limit=200, batch_size=40, lr=0.
 
 def model(**given):
     net = new_model(config(arch="lenet5", width=0.5, **given), SOURCES["mnist"])
-    for part in parts(net).values():
+    for part in masked(net).values():
         part.scores.data = torch.randn(
             part.scores.shape, generator=torch.Generator().manual_seed(7)
         )
@@ -66,7 +66,7 @@ def test_redrawn_are_other_weights_of_the_same_kind_under_the_same_mask(init, sc
 def test_inverted_keeps_the_lowest_scores(scope, sparsity):
     net = model(sparsity=sparsity, scope=scope)
     w, m = controls(net)["inverted"]
-    sizes = {k: part.scores.detach().abs().numpy().ravel() for k, part in parts(net).items()}
+    sizes = {k: part.scores.detach().abs().numpy().ravel() for k, part in masked(net).items()}
     groups = [[k] for k in sizes] if scope == "layer" else [list(sizes)]
     for names in groups:
         together = np.concatenate([sizes[k] for k in names])
@@ -88,7 +88,7 @@ def test_a_ticket_made_by_hand_falls_to_chance(tmp_path, monkeypatch):
     x[range(1000), 0, y] = 255
     wanted = (2 * torch.eye(10) - 1).repeat_interleave(20, 1)
     net = as_subnet(nn.Sequential(nn.Flatten(), nn.Linear(200, 10)), "mpt-1-32", 0.5, seed=1)
-    part, w = parts(net)["1"], originals(net)["1"]
+    part, w = masked(net)["1"], originals(net)["1"]
     part.scores.data += (w.sign() == wanted).float()
     plain = nn.Sequential(nn.Flatten(), nn.Linear(200, 10, bias=False))
     monkeypatch.setattr(ticket, "load", lambda file: plain)
