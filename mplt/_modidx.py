@@ -240,7 +240,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'mplt.ticket.line': ('ticket.html#line', 'mplt/ticket.py'),
                              'mplt.ticket.load': ('ticket.html#load', 'mplt/ticket.py'),
                              'mplt.ticket.norms': ('ticket.html#norms', 'mplt/ticket.py'),
-                             'mplt.ticket.off_grid': ('ticket.html#off_grid', 'mplt/ticket.py'),
                              'mplt.ticket.on_grid': ('ticket.html#on_grid', 'mplt/ticket.py'),
                              'mplt.ticket.opened': ('ticket.html#opened', 'mplt/ticket.py'),
                              'mplt.ticket.own_tensors': ('ticket.html#own_tensors', 'mplt/ticket.py'),
