@@ -295,13 +295,11 @@ def save(
     given, seed_sha256 = from_seed(model, choices, initial)
     own = own_tensors(model, subnet.parts(model))
     check_model(model, own, given, initial)
-    found, layers = (
-        masks(model),
-        {} if initial else {k: rounded(m, bits) for k, m in norms(model).items()},
-    )
+    found, layers = masks(model), {k: rounded(m, bits) for k, m in norms(model).items()}
     exact = [k for k, layer in layers.items() if not layer]
-    tensors = {} if initial else own
-    tensors = {k: v for k, v in tensors.items() if not layers.get(k.rpartition(".")[0])}
+    tensors = {k: v for k, v in own.items() if not layers.get(k.rpartition(".")[0])}
+    if initial:
+        layers, exact, tensors = {}, [], {}
     for name, mask in found.items():
         layers[name] = layer_tensors(originals(model)[name], mask, choices.row, initial)
     for name, layer in layers.items():
