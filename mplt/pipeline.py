@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from .config import sweep
-from .data import settings
+from .data import machine
 from .engine import read_params
 from .errors import UserError, check_name, pick
 from .experiment import config_hash, find, publish, read_record, read_row, run, write
@@ -21,7 +21,7 @@ from .experiment import config_hash, find, publish, read_record, read_row, run, 
 # %% ../nbs/13_pipeline.ipynb #6918336a
 def root() -> Path:
     "The repository: the nearest folder at or above this one with a settings.ini"
-    return settings().root
+    return machine().root
 
 
 def suites() -> dict:  # Name: folder of its params.yaml

@@ -12,7 +12,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from .subnet import Subnet, draw_weight, originals, own_state
+from .models import draw_weight
+from .subnet import Subnet, originals, own_state
 
 # %% ../nbs/06_prune.ipynb #44abbba7
 def after_cycles(

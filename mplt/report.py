@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['NETWORK', 'LINE', 'SETTING', 'ORDER', 'HEADINGS', 'COLORS', 'DASHES', 'MARKERS', 'PRUNED', 'REMAINING', 'KEPT',
            'TEST', 'VALIDATION', 'LOSS', 'SURVIVORS', 'gather', 'variants', 'over_seeds', 'best', 'percent', 'headed',
-           'table1', 'against_published', 'table2', 'accuracy_vs_pruned', 'accuracy_vs_width', 'binarisation',
-           'learning_curves', 'survivors', 'iterations', 'accuracy_vs_remaining', 'save_figure', 'save_table',
-           'metrics']
+           'table1', 'against_published', 'table2', 'against_controls', 'accuracy_vs_pruned', 'accuracy_vs_width',
+           'binarisation', 'learning_curves', 'survivors', 'iterations', 'accuracy_vs_remaining', 'save_figure',
+           'save_table', 'metrics']
 
 # %% ../nbs/11_report.ipynb #09e53f5a
 from dataclasses import fields
@@ -26,11 +26,11 @@ from .ticket import entropy
 # %% ../nbs/11_report.ipynb #62e5f987
 def gather(
     folders: list,  # Of runs
-    file: str,  # summary.csv, levels.csv, curves.csv or layers.csv
+    file: str,  # summary.csv, levels.csv, curves.csv, layers.csv or controls.csv
 ) -> pd.DataFrame:  # The rows of all runs; settings younger than a run at their defaults
     "Put the runs' rows together"
     rows = pd.concat([read_rows(Path(f) / file) for f in folders], ignore_index=True)
-    settings = fields(Config) if "seed" in rows else []  # curves.csv and layers.csv tell none
+    settings = fields(Config) if "seed" in rows else []  # the other files tell none
     defaults = {f.name: f.default for f in settings if f.default is not None}
     return rows.assign(**defaults | dict(rows)).fillna(defaults).infer_objects()
 
@@ -97,6 +97,11 @@ HEADINGS = {
     "fp32_bytes": "fp32, bytes",
     "sign_bytes": "1 bit a weight, bytes",
     "mask_bytes": "entropy bound of the mask, bytes",
+    "ticket": "ticket %",
+    "shuffled": "mask shuffled %",
+    "redrawn": "weights redrawn %",
+    "inverted": "scores inverted %",
+    "random": "random mask %",
 }  # other columns are called in tables what they are called in rows
 
 # %% ../nbs/11_report.ipynb #3ac1f79e
@@ -164,6 +169,27 @@ def table2(
     )
     columns = "dataset arch method bn scope sparsity weights kept ticket_bytes weight_bits"
     return headed(rows, f"{columns} fp32_bytes sign_bytes mask_bytes epochs seeds")
+
+# %% ../nbs/11_report.ipynb #940f4e04
+def against_controls(
+    levels: pd.DataFrame,  # Rows of levels.csv
+    controls: pd.DataFrame,  # Rows of controls.csv
+) -> pd.DataFrame:  # A row for each setting of which there are controls
+    "Test accuracy of tickets beside that of their controls, and of random masks"
+    runs = levels.drop(columns=["val_accuracy", "test_accuracy"]).merge(controls, on="config_hash")
+    measured = {k: over_seeds(o).set_index(SETTING) for k, o in runs.groupby("control")}
+    random = over_seeds(levels).query('method == "random" and variant == ""')
+    random = random.sort_values("epochs").assign(method="mpt-1-32")
+    alike = [*NETWORK, "method", "bn", "scope", "sparsity"]
+    measured["random"] = random.drop_duplicates(alike, keep="last").set_index(alike)
+    rows = measured["ticket"].reset_index()
+    for name, o in measured.items():
+        accuracies = [percent(*pair) for pair in zip(o.test_accuracy, o.test_std)]
+        column = pd.Series(accuracies, o.index, name=name, dtype=object)
+        rows = rows.merge(column, how="left", left_on=o.index.names, right_index=True)
+    variant = " variant" if rows.variant.any() else ""
+    columns = "dataset arch width method bn scope sparsity ticket shuffled redrawn inverted random"
+    return headed(rows, f"{columns} epochs seeds{variant}")
 
 # %% ../nbs/11_report.ipynb #33ef0dab
 COLORS = {"dense": "black", "bnn-1-32": "C9", "bnn-1-1": "navy", "random": "grey"}
@@ -262,7 +288,8 @@ def accuracy_vs_pruned(
     theirs = alike.drop_duplicates([*NETWORK, "method"]).merge(theirs)
     theirs = _points(theirs, ", published", marker="D", ls="none")
 
-    random = 100 * rows[rows.method == "random"].groupby(NETWORK).test_accuracy.max()
+    random = rows.query('method == "random" and bn != "learned"')
+    random = 100 * random.groupby(NETWORK).test_accuracy.max()
     random = random.map("random (up to {:.1f} %, not drawn)".format).rename("label")
     chance = ours.drop(columns="label").drop_duplicates(NETWORK).merge(random, on=NETWORK)
     chance[[TEST, "spread"]], chance["color"] = float("nan"), COLORS["random"]

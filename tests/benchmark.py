@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from mplt.data import SOURCES, Images, batches
-from mplt.models import RESNETS, build
-from mplt.subnet import as_subnet, draw_scores, draw_weight, weighted
+from mplt.models import RESNETS, build, draw_scores, draw_weight
+from mplt.subnet import as_subnet, weighted
 from mplt.train import keep_memory, optimizer, step
 
 

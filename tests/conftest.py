@@ -22,18 +22,12 @@ runs:
 
 def copy_tree(place):
     "The working tree as git sees it, without what it ignores"
-    files = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"],
-        cwd=REPO,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split("\n")
-    for f in filter(None, files):
-        if not (REPO / f).exists():
-            continue
-        (place / f).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(REPO / f, place / f, follow_symlinks=False)
+    command = ["git", "ls-files", "-co", "--exclude-standard"]
+    said = subprocess.run(command, cwd=REPO, check=True, capture_output=True, text=True).stdout
+    for f in said.splitlines():
+        if (REPO / f).exists():
+            (place / f).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(REPO / f, place / f, follow_symlinks=False)
 
 
 @pytest.fixture(scope="session")

@@ -13,406 +13,293 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
-Mutant = namedtuple("Mutant", "name file old new case")  # case: a golden one that has to notice it
+Mutant = namedtuple("Mutant", "name file case old new")  # case: a golden one that has to notice it
 
+# Name, module, case; then what is taken out (laid out in whatever way) and what is put in its place
+BREAKS = r"""
+gradient of the scores | subnet | mpt-1-32
+- d_scores = scores.sign().mul_(weight)
++ d_scores = torch.ones_like(scores).mul_(weight)
+
+gradient of trained signs | subnet | bnn-1-32
+- d_weight *= gain(weight, mask) * (weight.abs() <= 1)
++ d_weight *= weight.abs() <= 1
+
+order of the mask | subnet | mpt-1-32
+- self.topk(self.scores.detach().abs(), self.sparsity)
++ self.topk(self.scores.detach(), self.sparsity)
+
+weights not rewound | prune | imp
+- v.copy_(start["model"][name])
++ "bn" in name and v.copy_(start["model"][name])
+
+gradients not zeroed | train | dense
+- opt.zero_grad()
++ pass
+
+derivative of the sign | binarize | bnn-1-1
+- 2*(1-x.clip(-1,1).abs())
++ (x.abs()<=1).to(x.dtype)
+
+smallest kept | subnet | mpt-1-32
+- self.topk(self.scores.detach().abs(), self.sparsity)
++ self.topk(-self.scores.detach().abs(), self.sparsity)
+
+gain of all weights | binarize | mpt-1-32
+- mask.count_nonzero().clamp(min=1)
++ weight.numel()
+
+gain by the root mean square | binarize | mpt-1-32
+- (weight * mask).abs_().sum() / mask.count_nonzero().clamp(min=1)
++ ((weight * mask).square().sum() / mask.count_nonzero().clamp(min=1)).sqrt()
+
+gain left out | subnet | mpt-1-32
+- torch.copysign(gain(weight, m).to(dtype), weight.to(dtype))
++ torch.copysign(torch.ones_like(weight), weight).to(dtype)
+
+gain rounded to bf16 | subnet | mpt-1-32
+- gain(weight, m).to(dtype)
++ gain(weight, m).bfloat16().to(dtype)
+
+sign of zero | binarize | mpt-1-1
+- torch.copysign(x.new_ones(()), x+0)
++ torch.where(x>0, 1., -1.).to(x)
+
+derivative of the sign not cut | binarize | bnn-1-1
+- 2*(1-x.clip(-1,1).abs())
++ 2*(1-x.abs())
+
+where the clipped surrogate ends | binarize | clipped
+- (x.abs()<=1)
++ (x.abs()<=2)
+
+how steep EDE begins | binarize | ede
+- ede(x, 0.1*100**p)
++ ede(x, 100**(p-1)/5)
+
+height of EDE | binarize | ede
+- max(1, 1/t)*t
++ t
+
+how pointed ExSTE becomes | binarize | exste
+- exste(x, 10**(2.8*p-2))
++ exste(x, 10**(2*p-2))
+
+power of ReSTE | binarize | reste
+- reste(x, 1+2*p)
++ reste(x, 1+p)
+
+ReSTE near 0 | binarize | reste
+- 0.1 ** (1/o-1), curve
++ 0.1 ** (1/o-1)/o, curve
+
+skips from the first nonlinearity only | models | skips
+- x = carried = _added(x, carried)
++ x,carried = _added(x, carried),x if carried is None else carried
+
+skips past the pools | models | skips
+- carried = layer(carried)
++ carried = None
+
+channels not repeated | models | skips
+- or x.shape[1]%carried.shape[1]:
++ or x.shape[1]!=carried.shape[1]:
+
+surrogates that know of no progress | train | ede
+- set_progress(run.model, progress)
++ set_progress(run.model, 0.0)
+
+straight through beyond one | subnet | cycles learned
+- d_weight *= gain(weight, mask) * (weight.abs() <= 1)
++ d_weight *= gain(weight, mask)
+
+scale of the first scores | models | mpt-1-32
+- ((2*u-1)/np.prod(shape[1:])**0.5)
++ ((2*u-1)*(3/np.prod(shape[1:]))**.5)
+
+fan of the weights | models | dense
+- 2/np.prod(shape[1:])/(scale_fan or 1)
++ 2/shape[0]/(scale_fan or 1)
+
+scale of the kept fan | models | scaled
+- /(scale_fan or 1))**0.5
++ *(scale_fan or 1))**0.5
+
+fraction of the kept fan | experiment | scaled
+- c.scale_fan and 1-c.sparsity
++ c.scale_fan and c.sparsity
+
+scale of constant weights | models | signed
+- z = np.where(z<0, -1.0, 1.0)
++ z = np.where(z<0, -1.0, 1.0)/2**.5
+
+sign of constant weights | models | signed
+- z = np.where(z<0, -1.0, 1.0)
++ z = np.where(z<0, 1.0, -1.0)
+
+weights of another draw | models | dense
+- stream(seed, name, 'weight',
++ stream(seed+1, name, 'weight',
+
+momentum of SGD | train | sgd
+- torch.optim.SGD(params, momentum=momentum,
++ torch.optim.SGD(params, momentum=0.0,
+
+weight decay of SGD | train | sgd
+- torch.optim.SGD(params, momentum=momentum, **given)
++ torch.optim.SGD(params, momentum=momentum, **given | dict(weight_decay=0.0))
+
+momentum of Adam | train | adam
+- (momentum,0.999)
++ (.9,.999)
+
+second moment of Adam | train | adam
+- (momentum,0.999)
++ (momentum,.99)
+
+weight decay of Adam | train | adam
+- (momentum,0.999), **given)
++ (momentum,0.999), **given | dict(weight_decay=0.0))
+
+weight decay apart from the gradient | train | adam
+- torch.optim.Adam(
++ torch.optim.AdamW(
+
+label smoothing | train | smoothing warmup
+- , label_smoothing=label_smoothing)\n    if
++ )\n    if
+
+cosine | train | dense
+- return lr*(1+math.cos(math.pi*(progress-warmup)/(1-warmup)))/2
++ return lr*(1-(progress-warmup)/(1-warmup))
+
+cosine one step ahead | train | dense
+- (run.epoch + run.step / run.steps) / cfg.epochs
++ (run.epoch + (run.step + 1) / run.steps) / cfg.epochs
+
+warmup | train | smoothing warmup
+- return lr*progress/warmup
++ return lr
+
+cosine after the warmup | train | smoothing warmup
+- (progress-warmup)/(1-warmup)
++ progress
+
+global as of each layer | mask | global
+- if pick(SCOPES, scope, 'scope') == 'layer': return
++ if True: return
+
+ramp | prune | global
+- *(1-done)**3
++ *(1-done)**2
+
+length of the ramp | prune | global
+- min(10, cfg.epochs/2)
++ min(10, cfg.epochs)
+
+number of removed weights | mask | plain
+- return int(Fraction(str(sparsity))*n)
++ return min(n-1, -int(-Fraction(str(sparsity))*n//1))
+
+sparsities of the cycles | prune | imp
+- round(1-(1-sparsity)**(cycle/cycles), 12)
++ round(sparsity*cycle/cycles, 12)
+
+pruned at once, not after each batch | prune | mini-batch
+- if cfg.mini_batch else 1
++ if False else 1
+
+what came back competes again | subnet | imp-reinit
+- .masked_fill(~found[k].fixed, -1)
++
+
+pruned by the sign | subnet | imp
+- v.detach().abs().masked_fill
++ v.detach().masked_fill
+
+weights not drawn again | prune | imp-reinit
+- subnet.init, draw=cycle)
++ subnet.init, draw=0)
+
+other weights drawn again | prune | signed cycles
+- subnet.init, draw=cycle)
++ draw=cycle)
+
+batch normalisation not rewound | prune | cycles learned
+- v.copy_(start["model"][name])
++ "running" in name or v.copy_(start["model"][name])
+
+optimiser not rewound | prune | imp
+- opt.load_state_dict(deepcopy(start['optimizer']))
++ pass
+
+rewound before the epoch | train | rewind
+- == (0, cfg.rewind_epoch, 0):
++ == (0, 0, 0):
+
+scores rewound, too | prune | imp-score
+- return own_state(model) | weights
++ return {k: v for k, v in model.state_dict().items() if "fixed" not in k} | weights
+
+last part of a batch | data | dense
+- n // size if training else
++ -(-n // size) if training else
+
+order of the images | data | dense
+- stream(seed, 'order', epoch)
++ stream(seed, 'order', 0)
+
+another split | data | learned
+- stream(seed, 'validation')
++ stream(0, 'validation')
+
+order of the cycles | train | imp
+- number = run.cycle * cfg.epochs + run.epoch
++ number = run.epoch
+
+normalisation | data | dense
+- ((x-mean)/std)
++ (x/std-mean)
+
+mirrored upside down | data | augmentation
+- x.flip(-1), x)
++ x.flip(-2), x)
+
+always mirrored | data | augmentation
+- mirrored.bool()
++ (mirrored + 1).bool()
+
+shifted by another width | train | shift
+- where = cfg.seed, number, run.step, cfg.shift
++ where = cfg.seed, number, run.step, 0
+
+shift | data | augmentation
+- places = 2 * shift + 1
++ places = 2 * shift
+
+evaluated as in training | train | learned
+-     model.eval()\n    with
++     with
+
+mean in the place of the largest | models | bnn-1-32
+- yield f'{name}_pool', nn.MaxPool2d(2)
++ yield f'{name}_pool', nn.AvgPool2d(2)
+
+binarised with all bits | experiment | binarised
+- used_weight(m.weight, m.weight!=0, 1)
++ used_weight(m.weight, m.weight!=0, 32)
+
+test in the place of validation | experiment | imp-reinit
+- (parts.val, parts.test))\n
++ (parts.test, parts.val))\n
+
+precision | train | bf16 dense
+- enabled=precision=='bf16'
++ enabled=False
+"""
 MUTANTS = [
-    Mutant(*o)
-    for o in [
-        (
-            "gradient of the scores",
-            "subnet",
-            "d_scores = scores.sign().mul_(weight)",
-            "d_scores = torch.ones_like(scores).mul_(weight)",
-            "mpt-1-32",
-        ),
-        (
-            "gradient of trained signs",
-            "subnet",
-            "d_weight *= gain(weight, mask) * (weight.abs() <= 1)",
-            "d_weight *= weight.abs() <= 1",
-            "bnn-1-32",
-        ),
-        (
-            "order of the mask",
-            "subnet",
-            "self.topk(self.scores.detach().abs(), self.sparsity)",
-            "self.topk(self.scores.detach(), self.sparsity)",
-            "mpt-1-32",
-        ),
-        (
-            "weights not rewound",
-            "prune",
-            'v.copy_(start["model"][name])',
-            '"bn" in name and v.copy_(start["model"][name])',
-            "imp",
-        ),
-        ("gradients not zeroed", "train", "opt.zero_grad()", "pass", "dense"),
-        (
-            "derivative of the sign",
-            "binarize",
-            "2*(1-x.clip(-1,1).abs())",
-            "(x.abs()<=1).to(x.dtype)",
-            "bnn-1-1",
-        ),
-        (
-            "smallest kept",
-            "subnet",
-            "self.topk(self.scores.detach().abs(), self.sparsity)",
-            "self.topk(-self.scores.detach().abs(), self.sparsity)",
-            "mpt-1-32",
-        ),
-        (
-            "gain of all weights",
-            "binarize",
-            "mask.count_nonzero().clamp(min=1)",
-            "weight.numel()",
-            "mpt-1-32",
-        ),
-        (
-            "gain by the root mean square",
-            "binarize",
-            "(weight * mask).abs_().sum() / mask.count_nonzero().clamp(min=1)",
-            "((weight * mask).square().sum() / mask.count_nonzero().clamp(min=1)).sqrt()",
-            "mpt-1-32",
-        ),
-        (
-            "gain left out",
-            "subnet",
-            "torch.copysign(gain(weight, m).to(dtype), weight.to(dtype))",
-            "torch.copysign(torch.ones_like(weight), weight).to(dtype)",
-            "mpt-1-32",
-        ),
-        (
-            "gain rounded to bf16",
-            "subnet",
-            "gain(weight, m).to(dtype)",
-            "gain(weight, m).bfloat16().to(dtype)",
-            "mpt-1-32",
-        ),
-        (
-            "sign of zero",
-            "binarize",
-            "torch.copysign(x.new_ones(()), x+0)",
-            "torch.where(x>0, 1., -1.).to(x)",
-            "mpt-1-1",
-        ),
-        (
-            "derivative of the sign not cut",
-            "binarize",
-            "2*(1-x.clip(-1,1).abs())",
-            "2*(1-x.abs())",
-            "bnn-1-1",
-        ),
-        ("where the clipped surrogate ends", "binarize", "(x.abs()<=1)", "(x.abs()<=2)", "clipped"),
-        (
-            "how steep EDE begins",
-            "binarize",
-            "ede(x, 0.1*100**p)",
-            "ede(x, 100**(p-1)/5)",
-            "ede",
-        ),
-        ("height of EDE", "binarize", "max(1, 1/t)*t", "t", "ede"),
-        (
-            "how pointed ExSTE becomes",
-            "binarize",
-            "exste(x, 10**(2.8*p-2))",
-            "exste(x, 10**(2*p-2))",
-            "exste",
-        ),
-        ("power of ReSTE", "binarize", "reste(x, 1+2*p)", "reste(x, 1+p)", "reste"),
-        ("ReSTE near 0", "binarize", "0.1 ** (1/o-1), curve", "0.1 ** (1/o-1)/o, curve", "reste"),
-        (
-            "skips from the first nonlinearity only",
-            "models",
-            "x = carried = _added(x, carried)",
-            "x,carried = _added(x, carried),x if carried is None else carried",
-            "skips",
-        ),
-        ("skips past the pools", "models", "carried = layer(carried)", "carried = None", "skips"),
-        (
-            "channels not repeated",
-            "models",
-            "or x.shape[1]%carried.shape[1]:",
-            "or x.shape[1]!=carried.shape[1]:",
-            "skips",
-        ),
-        (
-            "surrogates that know of no progress",
-            "train",
-            "set_progress(run.model, progress)",
-            "set_progress(run.model, 0.0)",
-            "ede",
-        ),
-        (
-            "straight through beyond one",
-            "subnet",
-            "d_weight *= gain(weight, mask) * (weight.abs() <= 1)",
-            "d_weight *= gain(weight, mask)",
-            "cycles learned",
-        ),
-        (
-            "scale of the first scores",
-            "subnet",
-            "((2*u-1)/np.prod(shape[1:])**0.5)",
-            "((2*u-1)*(3/np.prod(shape[1:]))**.5)",
-            "mpt-1-32",
-        ),
-        (
-            "fan of the weights",
-            "subnet",
-            "2/np.prod(shape[1:])/(scale_fan or 1)",
-            "2/shape[0]/(scale_fan or 1)",
-            "dense",
-        ),
-        (
-            "scale of the kept fan",
-            "subnet",
-            "/(scale_fan or 1))**0.5",
-            "*(scale_fan or 1))**0.5",
-            "scaled",
-        ),
-        (
-            "fraction of the kept fan",
-            "experiment",
-            "c.scale_fan and 1-c.sparsity",
-            "c.scale_fan and c.sparsity",
-            "scaled",
-        ),
-        (
-            "scale of constant weights",
-            "subnet",
-            "z = np.where(z<0, -1.0, 1.0)",
-            "z = np.where(z<0, -1.0, 1.0)/2**.5",
-            "signed",
-        ),
-        (
-            "sign of constant weights",
-            "subnet",
-            "z = np.where(z<0, -1.0, 1.0)",
-            "z = np.where(z<0, 1.0, -1.0)",
-            "signed",
-        ),
-        (
-            "weights of another draw",
-            "subnet",
-            "stream(seed, name, 'weight',",
-            "stream(seed+1, name, 'weight',",
-            "dense",
-        ),
-        (
-            "momentum of SGD",
-            "train",
-            "torch.optim.SGD(params, momentum=momentum,",
-            "torch.optim.SGD(params, momentum=0.0,",
-            "sgd",
-        ),
-        (
-            "weight decay of SGD",
-            "train",
-            "torch.optim.SGD(params, momentum=momentum, **given)",
-            "torch.optim.SGD(params, momentum=momentum, **given | dict(weight_decay=0.0))",
-            "sgd",
-        ),
-        ("momentum of Adam", "train", "(momentum,0.999)", "(.9,.999)", "adam"),
-        ("second moment of Adam", "train", "(momentum,0.999)", "(momentum,.99)", "adam"),
-        (
-            "weight decay of Adam",
-            "train",
-            "(momentum,0.999), **given)",
-            "(momentum,0.999), **given | dict(weight_decay=0.0))",
-            "adam",
-        ),
-        (
-            "weight decay apart from the gradient",
-            "train",
-            "torch.optim.Adam(",
-            "torch.optim.AdamW(",
-            "adam",
-        ),
-        (
-            "label smoothing",
-            "train",
-            ", label_smoothing=label_smoothing)\n    if",
-            ")\n    if",
-            "smoothing warmup",
-        ),
-        (
-            "cosine",
-            "train",
-            "return lr*(1+math.cos(math.pi*(progress-warmup)/(1-warmup)))/2",
-            "return lr*(1-(progress-warmup)/(1-warmup))",
-            "dense",
-        ),
-        (
-            "cosine one step ahead",
-            "train",
-            "(run.epoch + run.step / run.steps) / cfg.epochs",
-            "(run.epoch + (run.step + 1) / run.steps) / cfg.epochs",
-            "dense",
-        ),
-        ("warmup", "train", "return lr*progress/warmup", "return lr", "smoothing warmup"),
-        (
-            "cosine after the warmup",
-            "train",
-            "(progress-warmup)/(1-warmup)",
-            "progress",
-            "smoothing warmup",
-        ),
-        (
-            "global as of each layer",
-            "mask",
-            "if pick(SCOPES, scope, 'scope') == 'layer': return",
-            "if True: return",
-            "global",
-        ),
-        ("ramp", "prune", "*(1-done)**3", "*(1-done)**2", "global"),
-        ("length of the ramp", "prune", "min(10, cfg.epochs/2)", "min(10, cfg.epochs)", "global"),
-        (
-            "number of removed weights",
-            "mask",
-            "return int(Fraction(str(sparsity))*n)",
-            "return min(n-1, -int(-Fraction(str(sparsity))*n//1))",
-            "plain",
-        ),
-        (
-            "sparsities of the cycles",
-            "prune",
-            "round(1-(1-sparsity)**(cycle/cycles), 12)",
-            "round(sparsity*cycle/cycles, 12)",
-            "imp",
-        ),
-        (
-            "pruned at once, not after each batch",
-            "prune",
-            "if cfg.mini_batch else 1",
-            "if False else 1",
-            "mini-batch",
-        ),
-        (
-            "what came back competes again",
-            "subnet",
-            ".masked_fill(~part.fixed, -1)",
-            "",
-            "imp-reinit",
-        ),
-        (
-            "pruned by the sign",
-            "subnet",
-            "by[part.method.mask].detach().abs()",
-            "by[part.method.mask].detach()",
-            "imp",
-        ),
-        (
-            "weights not drawn again",
-            "prune",
-            "subnet.init, draw=cycle)",
-            "subnet.init, draw=0)",
-            "imp-reinit",
-        ),
-        (
-            "other weights drawn again",
-            "prune",
-            "subnet.init, draw=cycle)",
-            "draw=cycle)",
-            "signed cycles",
-        ),
-        (
-            "batch normalisation not rewound",
-            "prune",
-            'v.copy_(start["model"][name])',
-            '"running" in name or v.copy_(start["model"][name])',
-            "cycles learned",
-        ),
-        (
-            "optimiser not rewound",
-            "prune",
-            "opt.load_state_dict(deepcopy(start['optimizer']))",
-            "pass",
-            "imp",
-        ),
-        (
-            "rewound before the epoch",
-            "train",
-            "== (0, cfg.rewind_epoch, 0):",
-            "== (0, 0, 0):",
-            "rewind",
-        ),
-        (
-            "scores rewound, too",
-            "prune",
-            "return own_state(model) | weights",
-            'return {k: v for k, v in model.state_dict().items() if "fixed" not in k} | weights',
-            "imp-score",
-        ),
-        (
-            "last part of a batch",
-            "data",
-            "n // size if training else",
-            "-(-n // size) if training else",
-            "dense",
-        ),
-        (
-            "order of the images",
-            "data",
-            "stream(seed, 'order', epoch)",
-            "stream(seed, 'order', 0)",
-            "dense",
-        ),
-        (
-            "another split",
-            "data",
-            "stream(seed, 'validation')",
-            "stream(0, 'validation')",
-            "learned",
-        ),
-        (
-            "order of the cycles",
-            "train",
-            "number = run.cycle * cfg.epochs + run.epoch",
-            "number = run.epoch",
-            "imp",
-        ),
-        ("normalisation", "data", "((x-mean)/std)", "(x/std-mean)", "dense"),
-        ("mirrored upside down", "data", "x.flip(-1), x)", "x.flip(-2), x)", "augmentation"),
-        (
-            "always mirrored",
-            "data",
-            "mirrored.bool()",
-            "(mirrored + 1).bool()",
-            "augmentation",
-        ),
-        (
-            "shift",
-            "data",
-            "places = 2 * shift + 1",
-            "places = 2 * shift",
-            "augmentation",
-        ),
-        ("shifted by another width", "train", "run.step, cfg.shift)", "run.step, 0)", "shift"),
-        ("evaluated as in training", "train", "    model.eval()\n    with", "    with", "learned"),
-        (
-            "mean in the place of the largest",
-            "models",
-            "yield f'{name}_pool', nn.MaxPool2d(2)",
-            "yield f'{name}_pool', nn.AvgPool2d(2)",
-            "bnn-1-32",
-        ),
-        (
-            "binarised with all bits",
-            "experiment",
-            "used_weight(m.weight, m.weight!=0, 1)",
-            "used_weight(m.weight, m.weight!=0, 32)",
-            "binarised",
-        ),
-        (
-            "test in the place of validation",
-            "experiment",
-            "(parts.val, parts.test))\n",
-            "(parts.test, parts.val))\n",
-            "imp-reinit",
-        ),
-        ("precision", "train", "enabled=precision=='bf16'", "enabled=False", "bf16 dense"),
-    ]
+    Mutant(*(part.replace(r"\n", "\n") for part in parts))
+    for parts in re.findall(r"(.+) \| (.+) \| (.+)\n- (.+)\n\+ ?(.*)\n", BREAKS)
 ]
 QUICK = MUTANTS[:6]
 

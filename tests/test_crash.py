@@ -36,14 +36,8 @@ def start(out, limit=None, args=RUNS["steps"], program=PLAIN):
     "The command, in its own process; at most `limit` bytes in a file"
     set_limit = limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     command = [sys.executable, "-c", program, *args.split(), "--out", str(out)]
-    return subprocess.Popen(
-        command,
-        cwd=REPO,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=set_limit,
-    )
+    how = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=set_limit)
+    return subprocess.Popen(command, cwd=REPO, **how)
 
 
 def finish(out, args=RUNS["steps"]):
@@ -53,11 +47,9 @@ def finish(out, args=RUNS["steps"]):
 
 
 def content(out):
-    return {
-        str(f.relative_to(out)): f.read_bytes()
-        for f in out.rglob("*")
-        if f.is_file() and f.name not in ("state.pt", "record.json", "lock")
-    }
+    files = (f for f in out.rglob("*") if f.is_file())
+    found = {str(f.relative_to(out)): f.read_bytes() for f in files}
+    return {k: v for k, v in found.items() if k not in ("state.pt", "record.json", "lock")}
 
 
 def wait_for(p, text):
@@ -113,11 +105,8 @@ def test_stopped_by_a_signal(number, reference, tmp_path):
     time.sleep(random.Random(number).uniform(0, 0.2))
     p.send_signal(number)
     _, said = p.communicate()
-    assert (
-        p.returncode == 128 + number
-        and "state saved: the same command goes on" in said
-        and "Traceback" not in said
-    )
+    assert p.returncode == 128 + number and "Traceback" not in said
+    assert "state saved: the same command goes on" in said
     finish(tmp_path / "run")
     assert content(tmp_path / "run") == reference[0]
 
@@ -142,12 +131,9 @@ def test_full_disk_keeps_the_last_good_state(reference, tmp_path):
     before = (tmp_path / "run/state.pt").read_bytes()
     p = start(tmp_path / "run", limit=len(before) // 2)
     _, said = p.communicate()
-    assert (
-        p.returncode == 2 and "state.pt could not be written" in said and "Traceback" not in said
-    ), said
-    assert (tmp_path / "run/state.pt").read_bytes() == before and not list(
-        (tmp_path / "run").glob("*.tmp")
-    )
+    assert p.returncode == 2 and "state.pt could not be written" in said, said
+    assert "Traceback" not in said and not list((tmp_path / "run").glob("*.tmp"))
+    assert (tmp_path / "run/state.pt").read_bytes() == before
     finish(tmp_path / "run")
     assert content(tmp_path / "run") == reference[0]
 

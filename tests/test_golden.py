@@ -23,14 +23,13 @@ ADVICE = """What is computed has changed ({}). If that was not meant, mend the c
 NUMERICS in nbs/10_experiment.ipynb, write the numbers anew with `python tests/test_golden.py --write`, read
 `git diff tests/golden.csv`, and compute the suites again: results made before are not of this code."""
 
-COMMON = dict(
-    dataset="mnist5k", arch="conv4", width=0.0625, limit=110, batch_size=25, epochs=2, test_freq=2
-)
+COMMON = dict(dataset="mnist5k", arch="conv4", width=0.0625, limit=110)
+COMMON |= dict(batch_size=25, epochs=2, test_freq=2)
 CYCLES = dict(cycles=2, epochs=1, sparsity=0.6, lr=0.003)
-FEW = dict(
-    sparsity=0.02
-)  # of constant weights most have about the same magnitude: only a few are told apart
+# Of constant weights most have about the same magnitude: only a few are told apart
+FEW = dict(sparsity=0.02)
 REWIND = CYCLES | dict(epochs=2, rewind_epoch=1)
+FAST, PLAIN = dict(epochs=2, lr=0.3), dict(bn="none", lr=0.1)
 FC, LENET = dict(arch="fc1", width=0.02), dict(arch="lenet5", width=0.25)
 SGD = dict(optimizer="sgd", lr=0.1)
 # Binary activations, with seeds for which none is nearly 0; some are just 0 in 'mpt-1-1'. Where equal sums
@@ -59,15 +58,11 @@ CASES = {
     "learned": dict(method="mpt-1-32", bn="learned", seed=1) | FC,
     "none": dict(method="mpt-1-32", bn="none", lr=0.1) | FC,
     "global": dict(method="mpt-1-32", scope="global", sparsity=0.8) | FC,
-    "global conv": dict(method="edge-popup", scope="global", sparsity=0.9, epochs=2, lr=0.3, seed=1)
-    | LENET,
+    "global conv": dict(method="edge-popup", scope="global", sparsity=0.9, seed=1) | LENET | FAST,
     "global cycles": dict(method="imp", scope="global", seed=1) | CYCLES,
     "scaled": dict(method="edge-popup", scale_fan=True, sparsity=0.7) | FC,
     "signed": dict(method="mpt-1-32", init="signed_constant") | FC,
-    "signed scaled": dict(
-        method="edge-popup", init="signed_constant", scale_fan=True, bn="none", lr=0.1
-    )
-    | FC,
+    "signed scaled": dict(method="edge-popup", init="signed_constant", scale_fan=True) | PLAIN | FC,
     "signed cycles": dict(method="imp-reinit", init="signed_constant") | CYCLES | SGD | FC | FEW,
     "mini-batch": dict(method="imp", mini_batch=True, seed=1) | CYCLES,
     "rewind": dict(method="imp", bn="learned") | REWIND | LENET,
@@ -89,10 +84,8 @@ CASES = {
     "shift": dict(method="dense", shift=1, seed=1) | FC,
 }
 ACCURACIES = ["val_accuracy", "test_accuracy", "binarised_test_accuracy"]
-CURVES, LEVELS = (
-    ["train_loss", "val_loss"],
-    [*ACCURACIES, "sparsity", "weights_total", "weights_kept"],
-)
+CURVES = ["train_loss", "val_loss"]
+LEVELS = [*ACCURACIES, "sparsity", "weights_total", "weights_kept"]
 LAYERS = ["weights", "kept", "kept_global", "kept_global_start"]
 TOLERANCE = dict(fp32=1e-4, bf16=5e-4)  # of losses and weights; counts are exact
 IMAGES = 2.5 / COMMON["limit"]  # of accuracies: two images may be close to call
@@ -108,12 +101,9 @@ def projected(name, x):
 def augmented():
     "CIFAR-10's way with images, on made ones"
     rng = np.random.RandomState(0)
-    images = Images(
-        torch.tensor(rng.randint(256, size=(11, 3, 32, 32)), dtype=torch.uint8), torch.arange(11)
-    )
-    ways = dict(
-        shifted=dict(seed=0), less=dict(seed=1, epoch=1, start=1, shift=2), plain=dict(seed=None)
-    )
+    x = torch.tensor(rng.randint(256, size=(11, 3, 32, 32)), dtype=torch.uint8)
+    images = Images(x, torch.arange(11))
+    ways = dict(shifted=dict(seed=0), less=dict(seed=1, epoch=1, start=1, shift=2), plain={})
     for way, given in ways.items():
         for i, (x, y) in enumerate(batches(images, SOURCES["cifar10"], 4, **given)):
             yield from projected(f"{way} {i}", x).items()
@@ -226,13 +216,10 @@ def test_every_choice_has_a_case(field):
 
 def write():
     "Make the present numbers the golden ones"
-    rows = [
-        (case, k, f"{v:.7g}" if is_float(k) else v)
-        for case in CASES
-        for k, v in measured(case).items()
-    ]
-    table = pd.DataFrame(rows, columns=["case", "quantity", "value"]).assign(numerics=NUMERICS)
-    table.to_csv(GOLDEN, index=False, lineterminator="\n")
+    found = [(case, k, v) for case in CASES for k, v in measured(case).items()]
+    rows = [(case, k, f"{v:.7g}" if is_float(k) else v) for case, k, v in found]
+    rows = pd.DataFrame(rows, columns=["case", "quantity", "value"]).assign(numerics=NUMERICS)
+    rows.to_csv(GOLDEN, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":  # --write, or the cases to compare (all if none is named)

@@ -24,18 +24,12 @@ from mplt.export import export
 from mplt.models import build
 from mplt.subnet import METHODS, as_subnet, masks, weighted
 
-SIZES = [
-    ("conv4", 0.5, "plain"),
-    ("lenet5", 0.9, "plain"),
-    ("vgg-small", 0.95, "none"),
-    ("vgg-small", 0.95, "learned"),
-]
-FROZEN = [(m, *s) for m, row in METHODS.items() if row.weights == "frozen" for s in SIZES]
-TRAINED = [
+SIZES = [("conv4", 0.5, "plain"), ("lenet5", 0.9, "learned"), ("vgg-small", 0.95, "none")]
+CASES = [
     (m, *s)
     for m, row in METHODS.items()
-    if row.weights != "frozen" and m != "dense"
-    for s in SIZES[:2]
+    if m != "dense"
+    for s in (SIZES if row.weights == "frozen" else SIZES[:2])
 ]
 
 
@@ -97,7 +91,7 @@ def bound(net, method):
     return masks, 1.01 * masks + trained + rest + 300
 
 
-@pytest.mark.parametrize("method, arch, sparsity, bn", FROZEN + TRAINED)
+@pytest.mark.parametrize("method, arch, sparsity, bn", CASES)
 def test_size(method, arch, sparsity, bn, tmp_path):
     if METHODS[method].mask == "none":
         sparsity = 0.0
@@ -240,22 +234,17 @@ def test_only_a_subnetwork_makes_a_ticket(good, tmp_path):
 
 
 def test_another_process_and_other_threads(good, tmp_path):
-    x = torch.randn(50, 1, 28, 28, generator=torch.Generator().manual_seed(1)).contiguous(
-        memory_format=torch.channels_last
-    )
+    x = torch.randn(50, 1, 28, 28).contiguous(memory_format=torch.channels_last)
+    torch.save(x, tmp_path / "x")
     mine = kept(shaken("mpt-1-32"))(x).detach()
     code = f"""import sys, torch; from mplt import ticket
 torch.set_num_threads(int(sys.argv[1])); net = ticket.load({str(good)!r})
-x = torch.randn(50, 1, 28, 28, generator=torch.Generator().manual_seed(1))
-x = x.contiguous(memory_format=torch.channels_last)
-open(sys.argv[2], 'wb').write(net(x).numpy().tobytes())"""
-    for threads in torch.get_num_threads(), 1, 2:
-        subprocess.run(
-            [sys.executable, "-c", code, str(threads), str(tmp_path / "out")], check=True
-        )
-        theirs = torch.frombuffer(
-            bytearray((tmp_path / "out").read_bytes()), dtype=torch.float32
-        ).view(mine.shape)
+open('out', 'wb').write(net(torch.load('x')).numpy().tobytes())"""
+    for threads in {torch.get_num_threads(), 1, 2}:
+        command = [sys.executable, "-c", code, str(threads)]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        out = bytearray((tmp_path / "out").read_bytes())
+        theirs = torch.frombuffer(out, dtype=torch.float32).view(mine.shape)
         if threads == torch.get_num_threads():
             assert torch.equal(theirs, mine)
         assert (theirs - mine).abs().max() <= 1e-5
@@ -327,7 +316,7 @@ HEADERS = {
     "spec is text": (lambda h: h.update(spec="lenet5"), "spec is 'lenet5'"),
     "subnet is a list": (lambda h: h.update(subnet=[1]), "cannot be rebuilt"),
     "unknown network": (lambda h: h["spec"].update(arch="lenet6"), "did you mean 'lenet5'"),
-    "unknown method": (lambda h: h["subnet"].update(method="mpt"), "method is 'mpt'"),
+    "unknown method": (lambda h: h["subnet"].update(method="mpt"), "unknown method 'mpt'"),
     "huge network": (
         lambda h: h["spec"].update(arch="conv8", width=999),
         "a ticket at most 134217728",
@@ -341,13 +330,16 @@ HEADERS = {
     "two images": (lambda h: h["subnet"].update(in_shape=[1, 32, 32]), "in_shape is"),
     "image as text": (
         lambda h: [h[k].update(in_shape="abc") for k in ("spec", "subnet")],
-        "in_shape is 'abc'",
+        "in_shape 'abc' does not fit",
     ),
     "too many classes": (lambda h: h["spec"].update(num_classes=10**12), "num_classes is"),
-    "sparsity 1": (lambda h: h["subnet"].update(sparsity=1.0), "sparsity is 1.0"),
-    "sparsity as text": (lambda h: h["subnet"].update(sparsity="0.8"), "sparsity is '0.8'"),
+    "sparsity 1": (lambda h: h["subnet"].update(sparsity=1.0), "sparsity 1.0 is out of range"),
+    "sparsity as text": (
+        lambda h: h["subnet"].update(sparsity="0.8"),
+        "sparsity '0.8' is out of range",
+    ),
     "another seed": (lambda h: h["subnet"].update(seed=5), "seed 5 does not give back"),
-    "negative seed": (lambda h: h["subnet"].update(seed=-1), "seed is -1"),
+    "negative seed": (lambda h: h["subnet"].update(seed=-1), "seed -1 does not fit"),
     "extra argument": (lambda h: h["subnet"].update(x=1), "cannot be rebuilt"),
     "kept does not fit": (lambda h: h["kept"].update(fc1=7), "does not fit sparsity 0.8"),
     "path as a layer": (
@@ -601,10 +593,7 @@ def test_oversized(good, tmp_path, monkeypatch):
         ticket.load(good)
 
 
-@pytest.mark.parametrize(
-    "method, skips",
-    [("mpt-1-32", False), ("mpt-1-1", False), ("edge-popup", False), ("mpt-1-32", True)],
-)
+@pytest.mark.parametrize("method, skips", [("mpt-1-1", False), ("mpt-1-32", True)])
 def test_onnx(method, skips, tmp_path):
     "1,000 test images: the same logits, and the same answers wherever the two best are not tied"
     import onnxruntime
@@ -617,29 +606,19 @@ def test_onnx(method, skips, tmp_path):
     theirs = onnxruntime.InferenceSession(tmp_path / "t.onnx").run(None, dict(images=x.numpy()))[0]
     top = np.sort(mine, 1)
     clear = top[:, -1] - top[:, -2] > 1e-4
-    if method == "mpt-1-1":
-        differ = (mine.argmax(1) != theirs.argmax(1))[clear].sum()
-        largest = f"largest difference of logits {abs(mine - theirs).max():.2g}"
-        print(f"{differ} of {clear.sum()} answers differ, {largest}")
-    else:
+    if method != "mpt-1-1":  # there a sum of just about 0 may fall to either side
         assert abs(mine - theirs).max() < 1e-4
     assert clear.sum() > 500 and (mine.argmax(1) == theirs.argmax(1))[clear].all()
 
 
 def test_card_is_one_harmless_page(tmp_path):
-    ticket.save(
-        tmp_path / "t", shaken("mpt-1-32"), dataset="<script>alert(1)</script>", classes=["a|b"]
-    )
+    facts = dict(dataset="<script>alert(1)</script>", classes=["a|b"])
+    ticket.save(tmp_path / "t", shaken("mpt-1-32"), **facts)
     for kind in "html", "md":
         export(tmp_path / "t", tmp_path / f"card.{kind}")
         card = (tmp_path / f"card.{kind}").read_text()
-        assert (
-            "<script" not in card
-            and "alert" in card
-            and (kind == "html" or "a|b" not in card)
-            and "base64" in card
-            and "http" not in card
-        )
+        assert "<script" not in card and "alert" in card and "base64" in card
+        assert "http" not in card and (kind == "html" or "a|b" not in card)
 
 
 def test_export_refuses(good, tmp_path):

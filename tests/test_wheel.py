@@ -17,36 +17,21 @@ def test_wheel(tmp_path):
     for file in "pyproject.toml", "README.md", "LICENSE":
         shutil.copy(REPO / file, source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run(
-        [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source], check=True
-    )
-    subprocess.run(
-        [*pip, "install", "--no-deps", "--target", site, *tmp_path.glob("*.whl")], check=True
-    )
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MPLT_")} | {
-        "PYTHONPATH": str(site)
-    }
+    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source]
+    subprocess.run(wheel, check=True)
+    install = [*pip, "install", "--no-deps", "--target", site, *tmp_path.glob("*.whl")]
+    subprocess.run(install, check=True)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MPLT_")}
+    env["PYTHONPATH"] = str(site)
 
-    def sh(*words):
-        return subprocess.run(
-            [sys.executable, *words], cwd=empty, env=env, check=True, capture_output=True, text=True
-        ).stdout
+    def sh(code, *words):
+        command = [sys.executable, "-c", code, *words]
+        how = dict(check=True, capture_output=True, text=True)
+        return subprocess.run(command, cwd=empty, env=env, **how).stdout
 
-    assert sh("-c", "import mplt; print(mplt.__file__)").startswith(str(site))
-    mplt = "-c", "import sys; from mplt.command import main; sys.exit(main())"
-    sh(
-        *mplt,
-        "run",
-        "--dataset",
-        "mnist5k",
-        "--method",
-        "mpt-1-32",
-        "--sparsity",
-        "0.5",
-        "--epochs",
-        "1",
-        "--out",
-        "out",
-    )
-    assert "mpt-1-32" in sh(*mplt, "ticket", "info", "out/ticket.safetensors")
-    assert "imp" in sh(*mplt, "methods")
+    assert sh("import mplt; print(mplt.__file__)").startswith(str(site))
+    mplt = "import sys; from mplt.command import main; sys.exit(main())"
+    run = "run --dataset mnist5k --method mpt-1-32 --sparsity 0.5 --epochs 1 --out out"
+    sh(mplt, *run.split())
+    assert "mpt-1-32" in sh(mplt, "ticket", "info", "out/ticket.safetensors")
+    assert "imp" in sh(mplt, "methods")
