@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import asdict, fields
 from datetime import date
 from functools import partial
@@ -374,8 +375,11 @@ def leave_level(folder, c, source, parts, model, cycle):
     row = dict.fromkeys(FIRST) | asdict(c) | measured
     row |= dict(sparsity=model.subnet.sparsity, ticket_bytes=size, config_hash=name)
     row |= dict(weights_total=layers.weights.sum(), weights_kept=layers.kept.sum())
-    binarised = after_binarising(net, parts, source, c.seed) if c.method == "edge-popup" else None
-    row |= dict(binarised_test_accuracy=binarised, cycle=cycle)
+    row |= dict(binarised_test_accuracy=None, cycle=cycle)
+    if c.method == "edge-popup":
+        for k, norm in ticket.norms(model).items():  # with γ and β, which a ticket has no more
+            net.set_submodule(k, deepcopy(norm))
+        row["binarised_test_accuracy"] = after_binarising(net, parts, source, c.seed)
     add_rows(folder / "layers.csv", cycle, layers)
     add_rows(folder / "levels.csv", cycle, pd.DataFrame([row]))
 
