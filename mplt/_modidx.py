@@ -107,6 +107,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'mplt.experiment.read_row': ('experiment.html#read_row', 'mplt/experiment.py'),
                                  'mplt.experiment.read_rows': ('experiment.html#read_rows', 'mplt/experiment.py'),
                                  'mplt.experiment.reading': ('experiment.html#reading', 'mplt/experiment.py'),
+                                 'mplt.experiment.rebuilt': ('experiment.html#rebuilt', 'mplt/experiment.py'),
                                  'mplt.experiment.record_machine': ('experiment.html#record_machine', 'mplt/experiment.py'),
                                  'mplt.experiment.renew_statistics': ('experiment.html#renew_statistics', 'mplt/experiment.py'),
                                  'mplt.experiment.reserved': ('experiment.html#reserved', 'mplt/experiment.py'),
