@@ -372,7 +372,7 @@ def leave_level(folder, c, source, parts, model, cycle):
     facts = dict(config_hash=name, dataset=c.dataset, cycle=cycle)
     facts |= dict(mean=source.mean, std=source.std, classes=source.classes)
     ticket.save(file, model, **facts)
-    net = ticket.load(file).to(parts.val.x.device)
+    net = ticket.load(file).to(parts.val.y.device)
     val, test = (evaluate(net, o, source)[1] for o in (parts.val, parts.test))
     measured = dict(val_accuracy=val, test_accuracy=test)
     how = f"on the network rebuilt from this file, fp32; {len(parts.val.y)} validation images "

