@@ -117,14 +117,15 @@ def headed(
     rows: pd.DataFrame,  # From `over_seeds`, perhaps with more columns
     columns: str,  # Names of those to show
 ) -> pd.DataFrame:
-    "Columns as a reader sees them, under their headings"
+    "Columns as a reader sees them, under their headings; at the end how runs differ, if they do"
+    columns = columns.split() + (["variant"] if rows.variant.any() else [])
     shown = rows.assign(
         sparsity=(100 * rows.sparsity).round(1),
         val_accuracy=[percent(o) for o in rows.val_accuracy],
         test_accuracy=[percent(*o) for o in zip(rows.test_accuracy, rows.test_std)],
         epochs=[f"{c + 1} × {e}" if c else f"{e}" for c, e in zip(rows.cycle, rows.epochs)],
     )
-    return shown[columns.split()].rename(columns=HEADINGS)
+    return shown[columns].rename(columns=HEADINGS)
 
 # %% ../nbs/11_report.ipynb #f9e967f9
 def table1(
@@ -133,8 +134,7 @@ def table1(
     "Test accuracy of each method at its best sparsity"
     rows = best(over_seeds(levels))
     columns = "dataset arch width method bn scope sparsity weights_kept val_accuracy test_accuracy"
-    variant = " variant" if rows.variant.any() else ""
-    return headed(rows, f"{columns} epochs seeds{variant}")
+    return headed(rows, f"{columns} epochs seeds")
 
 # %% ../nbs/11_report.ipynb #0b7b3af1
 def against_published(
