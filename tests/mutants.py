@@ -124,8 +124,8 @@ MUTANTS = [
         (
             "skips from the first nonlinearity only",
             "models",
-            "x = carried = _added(x, carried)",
-            "x,carried = _added(x, carried),x if carried is None else carried",
+            "x = carried = added(x, carried)",
+            "x,carried = added(x, carried),x if carried is None else carried",
             "skips",
         ),
         ("skips past the pools", "models", "carried = layer(carried)", "carried = None", "skips"),
