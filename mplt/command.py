@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['cli', 'tickets', 'PLACE', 'OWN', 'SAME', 'SCRIPT', 'DEFAULTS', 'Commands', 'methods', 'check_params', 'data',
-           'ticket_info', 'verify_ticket', 'export_ticket', 'flag', 'plan', 'draw', 'run_and_tell', 'run_given',
-           'Script', 'script_settings', 'imp', 'name_the_flag', 'invoke', 'main']
+           'ticket_info', 'verify_ticket', 'export_ticket', 'classify_images', 'flag', 'plan', 'draw', 'run_and_tell',
+           'run_given', 'Script', 'script_settings', 'imp', 'name_the_flag', 'invoke', 'main']
 
 # %% ../nbs/15_command.ipynb #411e0776
 import json
@@ -25,6 +25,7 @@ from .data import SOURCES, fetch, settings, verify
 from .errors import UserError, pick
 from .experiment import finished, folder_of, is_published, read_rows
 from .export import EXPORTS, export
+from .infer import classify
 from .pipeline import check_suite, suite_here
 from .report import accuracy_vs_remaining, iterations, save_figure
 from .subnet import METHODS
@@ -74,7 +75,9 @@ def data(what, name, root):
     print(f"{place}: {'a folder for each class' if SOURCES[name].folders else files}")
 
 # %% ../nbs/15_command.ipynb #954c843c
-tickets = Commands("ticket", no_args_is_help=False, help="Look at a ticket, verify or export it.")
+tickets = Commands(
+    "ticket", no_args_is_help=False, help="Look at a ticket, verify, export or use it."
+)
 cli.add_command(tickets)
 
 
@@ -99,6 +102,17 @@ def verify_ticket(file):
 @click.argument("out")
 def export_ticket(file, out):
     print(f"{out}: {export(file, out)} bytes")
+
+
+@tickets.command("classify")
+@click.argument("file")
+@click.argument("images", nargs=-1, required=True)
+def classify_images(file, images):
+    "Say what it sees in pictures (PNG, JPEG, .npy)."
+    bits = ticket.load(file, engine="bits")
+    for image in images:
+        for name, confidence in classify(bits, image):
+            print(f"{image}: {json.dumps(name)}, {confidence:.1%}")
 
 # %% ../nbs/15_command.ipynb #b49c260d
 def flag(setting: Field, default=None) -> click.Option:

@@ -3,7 +3,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* step: what one call of `run` does */
+/* step */
 enum { CONV_SIGNS, CONV_REALS, LINEAR_SIGNS, LINEAR_REALS, EACH, ADD, SIGN, UNPACK, POOL, MEAN };
 
 typedef struct {
@@ -13,9 +13,8 @@ typedef struct {
     int kernel, stride, top, left; /* of a convolution or pool; zeros above and left of the image */
     int pool;                     /* 2: the largest of 2 x 2 pixels follows; 1: it does not */
     int relu;                     /* 1: negative numbers become 0 at the end */
-    int chunk;                    /* so many lookups in a row fit into 8 bits */
+    int chunk;                    /* so many lookups fit into 8 bits; so many rows into the nearest memory */
     int from, other, to;          /* where planes lie in memory */
-    int spread, wide;             /* where there is room for what a convolution needs in between */
     const uint8_t *tables;        /* of four weights each: which are kept | which of them are negative << 4 */
     const uint32_t *counts;       /* how many gaps an output has: to add, to subtract; or how many tables */
     const uint16_t *gaps;         /* from one kept weight to the next */
@@ -27,18 +26,19 @@ typedef struct {
 } Step;
 
 typedef struct {
-    float *reals;     /* planes of numbers */
-    uint8_t *signs;   /* planes of signs, four channels a byte */
-    int16_t *sums;    /* one plane an output, of a convolution of signs */
-    uint64_t *words;  /* sixteen bytes of `signs`, packed */
-    int *where;       /* how far a row of a convolution is from its first */
+    float *reals;         /* planes of numbers */
+    uint8_t *signs;       /* planes of signs, four channels a byte */
+    float *spread_reals;  /* for a convolution: what `spread_reals` makes of planes of numbers, */
+    uint8_t *spread_signs; /* what `spread_signs` makes of planes of signs, */
+    int *where;           /* how far each row of it is from the first, */
+    float *totals;        /* and one plane an output, of numbers */
+    int16_t *sums;        /* or of whole numbers */
+    uint64_t *words;      /* sixteen bytes of `signs`, packed */
 } Memory;
 /* end */
 
 /* vectors */
-#if defined __GNUC__ && defined __AVX512F__
-enum { REALS = 16 };
-#elif defined __GNUC__ && defined __AVX__
+#if defined __GNUC__ && defined __AVX__
 enum { REALS = 8 };
 #elif defined __GNUC__
 enum { REALS = 4 };
@@ -58,12 +58,6 @@ typedef float Reals;
 
 #if defined MPLT_PORTABLE || !defined __GNUC__
 #define LANES 0
-#elif defined __AVX512BW__
-#include <immintrin.h>
-#define LANES 64
-typedef int8_t Bytes __attribute__((vector_size(64)));
-#define REPEAT(table) (Bytes)_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(table)))
-#define LOOK_UP(table, x) (Bytes)_mm512_shuffle_epi8((__m512i)(table), (__m512i)(x))
 #elif defined __AVX2__
 #include <immintrin.h>
 #define LANES 32
@@ -118,6 +112,16 @@ enum { OUTSIDE = 0x80, ROOM = 64 }; /* a pixel beyond the border; planes are as 
 
 static int whole(int pixels) { return (pixels + ROOM - 1) / ROOM * ROOM; }
 
+/* Of `n` outputs in a row, those whose column `dx` of the kernel is inside of the image */
+static void inside(const Step *s, int dx, int n, int *first, int *end)
+{
+    int before = s->left - dx, after = s->width + before;
+    *first = before > 0 ? (before + s->stride - 1) / s->stride : 0;
+    *end = after > 0 ? (after - 1) / s->stride + 1 : 0;
+    *first = *first < n ? *first : n;
+    *end = *end > n ? n : *end < *first ? *first : *end;
+}
+
 /* Copies of the planes of signs, one for each column of the kernel (and each phase of its stride), in
    which the pixels that outputs see follow each other; `where` a row of each copy begins. */
 static void spread_signs(const Step *s, const uint8_t *signs, uint8_t *copy, int *where)
@@ -132,16 +136,17 @@ static void spread_signs(const Step *s, const uint8_t *signs, uint8_t *copy, int
         for (int phase = 0; phase < phases; phase++)
             for (int dx = 0; dx < k; dx++)
                 for (int line = 0; line < lines; line++, copy += s->columns) {
-                    int y = line * s->stride + phase - s->top;
-                    const uint8_t *row = signs + (g * s->height + y) * s->width;
+                    int y = line * s->stride + phase - s->top, first, end;
                     memset(copy, OUTSIDE, s->columns);
                     if (y < 0 || y >= s->height)
                         continue;
-                    for (int i = 0; i < s->columns; i++) {
-                        int x = i * s->stride + dx - s->left;
-                        if (x >= 0 && x < s->width)
-                            copy[i] = row[x];
-                    }
+                    inside(s, dx, s->columns, &first, &end);
+                    const uint8_t *row = signs + (g * s->height + y) * s->width;
+                    if (s->stride == 1)
+                        memcpy(copy + first, row + first + dx - s->left, end - first);
+                    else
+                        for (int i = first; i < end; i++)
+                            copy[i] = row[i * s->stride + dx - s->left];
                 }
     memset(copy, OUTSIDE, ROOM);
 }
@@ -164,55 +169,65 @@ static const int8_t table[256][16] = {TABLES64(0), TABLES64(64), TABLES64(128), 
 
 /* lookup */
 #if LANES
-/* Add to the sums of an output, for some vectors of pixels, what `n` tables make of their rows. In a list
-   each table stands behind its distance in rows from the one before. */
-INLINE void look_up(const int vectors, const int is_list, const uint8_t *tables, int n, int chunk,
-                    const uint8_t *x, const int *where, int16_t *sums)
+/* Add to the sums of some outputs, for some vectors of pixels, what tables make of `n` rows. The tables of
+   the next output are `rows` further; in a list each stands behind its distance in rows from the one before. */
+INLINE void look_up(const int outputs, const int vectors, const int is_list, const uint8_t *tables, int n,
+                    int rows, int chunk, const uint8_t *x, const int *where, int16_t *sums, int span)
 {
     for (; n > 0; n -= chunk) {
         Bytes a[8] = {{0}};
         for (int i = 0; i < n && i < chunk; i++) {
             where += is_list ? *tables++ : 0;
-            Bytes t = REPEAT(table[*tables++]);
             UNROLL
-            for (int v = 0; v < vectors; v++) {
-                Bytes b;
-                memcpy(&b, x + *where + v * LANES, LANES);
-                a[v] += LOOK_UP(t, b);
-                KEEP(a[v]);
+            for (int o = 0; o < outputs; o++) {
+                Bytes t = REPEAT(table[tables[o * rows]]);
+                UNROLL
+                for (int v = 0; v < vectors; v++) {
+                    Bytes b;
+                    memcpy(&b, x + *where + v * LANES, LANES);
+                    a[o * vectors + v] += LOOK_UP(t, b);
+                    KEEP(a[o * vectors + v]);
+                }
             }
+            tables++;
             where += !is_list;
         }
-        int8_t bytes[8 * LANES];
-        memcpy(bytes, a, vectors * LANES);
-        for (int i = 0; i < vectors * LANES; i++)
-            sums[i] += bytes[i];
+        UNROLL
+        for (int v = 0; v < outputs * vectors; v++) {
+            int8_t bytes[LANES];
+            memcpy(bytes, &a[v], LANES);
+            for (int i = 0; i < LANES; i++)
+                sums[v / vectors * span + v % vectors * LANES + i] += bytes[i];
+        }
     }
+}
+
+/* All outputs at eight vectors of pixels, or at the few of a small plane; `n` rows, or all of the lists */
+INLINE void look_up_block(const int vectors, const Step *s, const uint8_t *tables, int n, int rows,
+                          const uint8_t *x, const int *where, int16_t *sums, int span)
+{
+    const int together = 8 / vectors;
+    int o = 0;
+    for (; !s->counts && o + together <= s->outputs; o += together, tables += together * rows)
+        look_up(together, vectors, 0, tables, n, rows, s->chunk, x, where, sums + o * span, span);
+    for (; !s->counts && o < s->outputs; o++, tables += rows)
+        look_up(1, vectors, 0, tables, n, rows, s->chunk, x, where, sums + o * span, span);
+    for (; o < s->outputs; tables += 2 * s->counts[o++])
+        look_up(1, vectors, 1, tables, s->counts[o], 0, s->chunk, x, where, sums + o * span, span);
 }
 
 static void sum_signs(const Step *s, const uint8_t *x, const int *where, int rows, Memory m)
 {
-    int span = whole(s->rows * s->columns), lists = s->counts != 0;
+    int span = whole(s->rows * s->columns), step = s->counts ? rows : s->chunk;
     memset(m.sums, 0, sizeof *m.sums * s->outputs * span);
-    for (int first = 0; first < rows; first += lists ? rows : s->chunk)
-        for (int p = 0, vectors; p < span; p += vectors * LANES) {
-            int n = lists ? 0 : rows - first < s->chunk ? rows - first : s->chunk;
-            const uint8_t *tables = s->tables + (lists ? 0 : first);
-            vectors = span - p < 8 * LANES ? ROOM / LANES : 8;
-            for (int o = 0; o < s->outputs; o++, tables += lists ? 2 * n : rows) {
-                int16_t *sums = m.sums + o * span + p;
-                if (lists) {
-                    n = s->counts[o];
-                    if (vectors == 8)
-                        look_up(8, 1, tables, n, s->chunk, x + p, where, sums);
-                    else
-                        look_up(ROOM / LANES, 1, tables, n, s->chunk, x + p, where, sums);
-                } else if (vectors == 8)
-                    look_up(8, 0, tables, n, s->chunk, x + p, where + first, sums);
-                else
-                    look_up(ROOM / LANES, 0, tables, n, s->chunk, x + p, where + first, sums);
-            }
-        }
+    for (int first = 0; first < rows; first += step) {
+        int n = rows - first < step ? rows - first : step, p = 0;
+        const uint8_t *tables = s->tables + first;
+        for (; p + 8 * LANES <= span; p += 8 * LANES)
+            look_up_block(8, s, tables, n, rows, x + p, where + first, m.sums + p, span);
+        for (; p < span; p += ROOM)
+            look_up_block(ROOM / LANES, s, tables, n, rows, x + p, where + first, m.sums + p, span);
+    }
 }
 #else
 /* end */
@@ -222,16 +237,16 @@ static void sum_signs(const Step *s, const uint8_t *x, const int *where, int row
 static void sum_signs(const Step *s, const uint8_t *x, const int *where, int rows, Memory m)
 {
     int pixels = s->rows * s->columns, span = whole(pixels), n = (rows + 15) / 16;
-    uint64_t *signs = m.words, *kept = signs + 64 * n, *negative = kept + n, *inside = negative + n;
+    uint64_t *signs = m.words, *kept = signs + 64 * n, *negative = kept + n, *seen = negative + n;
     for (int p = 0; p < pixels; p += 64) {
         int block = pixels - p < 64 ? pixels - p : 64;
         memset(signs, 0, sizeof *signs * 64 * n);
-        memset(inside, 0, sizeof *inside * 64 * n);
+        memset(seen, 0, sizeof *seen * 64 * n);
         for (int r = 0; r < rows; r++)
             for (int i = 0; i < block; i++) {
                 uint64_t byte = x[where[r] + p + i];
                 signs[i * n + r / 16] |= (byte & 15) << r % 16 * 4;
-                inside[i * n + r / 16] |= (uint64_t)(byte == OUTSIDE ? 0 : 15) << r % 16 * 4;
+                seen[i * n + r / 16] |= (uint64_t)(byte == OUTSIDE ? 0 : 15) << r % 16 * 4;
             }
         const uint8_t *tables = s->tables;
         for (int o = 0; o < s->outputs; o++) {
@@ -244,8 +259,8 @@ static void sum_signs(const Step *s, const uint8_t *x, const int *where, int row
             for (int i = 0; i < block; i++) {
                 int sum = 0;
                 for (int j = 0; j < n; j++) {
-                    uint64_t seen = kept[j] & inside[i * n + j];
-                    sum += 2 * ones((signs[i * n + j] ^ negative[j]) & seen) - ones(seen);
+                    uint64_t both = kept[j] & seen[i * n + j];
+                    sum += 2 * ones((signs[i * n + j] ^ negative[j]) & both) - ones(both);
                 }
                 m.sums[o * span + p + i] = (int16_t)sum;
             }
@@ -270,8 +285,8 @@ static void finish(const Step *s, int o, const float *plane, int stride, float *
                 float c = a[0] > a[1] ? a[0] : a[1], d = b[0] > b[1] ? b[0] : b[1];
                 most = c > d ? c : d;
             }
-            float y_ = most * scale + shift;
-            to[x] = s->relu && y_ < 0 ? 0 : y_;
+            float number = most * scale + shift;
+            to[x] = s->relu && number < 0 ? 0 : number;
         }
 }
 
@@ -297,19 +312,17 @@ static void to_signs(const Step *s, int o, int16_t *sums, uint8_t *signs)
 static void conv_signs(const Step *s, Memory m)
 {
     int k = s->kernel, pixels = s->rows * s->columns, span = whole(pixels);
-    uint8_t *copy = m.signs + s->spread;
-    spread_signs(s, m.signs + s->from, copy, m.where);
-    sum_signs(s, copy, m.where, (s->channels + 3) / 4 * k * k, m);
+    spread_signs(s, m.signs + s->from, m.spread_signs, m.where);
+    sum_signs(s, m.spread_signs, m.where, (s->channels + 3) / 4 * k * k, m);
     for (int o = 0; o < s->outputs; o++) {
         int16_t *sums = m.sums + o * span;
-        float *wide = m.reals + s->wide;
         if (s->threshold) {
             to_signs(s, o, sums, m.signs + s->to);
             continue;
         }
         for (int p = 0; p < pixels; p++)
-            wide[p] = sums[p];
-        finish(s, o, wide, s->columns, m.reals + s->to);
+            m.totals[p] = sums[p];
+        finish(s, o, m.totals, s->columns, m.reals + s->to);
     }
 }
 /* end */
@@ -328,26 +341,28 @@ static void spread_reals(const Step *s, const float *reals, float *copy, int lin
         for (int down = 0; down < phases; down++)
             for (int right = 0; right < phases; right++)
                 for (int line = 0; line < lines; line++, copy += width) {
-                    int y = line * s->stride + down - s->top;
+                    int y = line * s->stride + down - s->top, first, end;
+                    memset(copy, 0, sizeof *copy * width);
+                    if (y < 0 || y >= s->height)
+                        continue;
+                    inside(s, right, width, &first, &end);
                     const float *row = reals + (c * s->height + y) * s->width;
-                    for (int i = 0; i < width; i++) {
-                        int x = i * s->stride + right - s->left;
-                        copy[i] = y < 0 || y >= s->height || x < 0 || x >= s->width ? 0 : row[x];
-                    }
+                    for (int i = first; i < end; i++)
+                        copy[i] = row[i * s->stride + right - s->left];
                 }
-    memset(copy, 0, sizeof *copy * 12 * REALS);
+    memset(copy, 0, sizeof *copy * ROOM);
 }
 
-/* Twelve vectors of pixels of an output: what its lists say, added, then subtracted */
-INLINE void add_up(const uint32_t *counts, const uint16_t *gaps, const float *values,
-                   const float *x, const int *where, float *sums)
+/* Add to the sums of an output, for some vectors of pixels, the rows of one list, then subtract those of another */
+INLINE void add_up(const int vectors, const uint32_t *counts, const uint16_t *gaps, const float *values,
+                   const float *x, const int *where, int first, float *sums)
 {
     Reals a[12] = {{0}};
     const int *row = where;
     for (int i = 0; i < (int)counts[0]; i++) {
         row += *gaps++;
         UNROLL
-        for (int v = 0; v < 12; v++) {
+        for (int v = 0; v < vectors; v++) {
             Reals b;
             memcpy(&b, x + *row + v * REALS, sizeof b);
             a[v] += values ? b * values[i] : b;
@@ -357,36 +372,54 @@ INLINE void add_up(const uint32_t *counts, const uint16_t *gaps, const float *va
     for (int i = 0; i < (int)counts[1]; i++) {
         row += *gaps++;
         UNROLL
-        for (int v = 0; v < 12; v++) {
+        for (int v = 0; v < vectors; v++) {
             Reals b;
             memcpy(&b, x + *row + v * REALS, sizeof b);
             a[v] -= b;
         }
     }
-    memcpy(sums, a, sizeof a);
+    UNROLL
+    for (int v = 0; v < vectors; v++) {
+        Reals b;
+        memcpy(&b, sums + v * REALS, sizeof b);
+        if (!first)
+            a[v] += b;
+        memcpy(sums + v * REALS, &a[v], sizeof b);
+    }
+}
+
+/* All outputs at some vectors of pixels, a chunk of rows at a time: one that fits into the nearest memory */
+INLINE void add_block(const int vectors, const Step *s, int rows, const float *x, const int *where, int span,
+                      float *sums)
+{
+    const uint32_t *counts = s->counts;
+    const uint16_t *gaps = s->gaps;
+    const float *values = s->values;
+    for (int row = 0; row < rows; row += s->chunk)
+        for (int o = 0; o < s->outputs; o++, counts += 2) {
+            if (values)
+                add_up(vectors, counts, gaps, values, x, where + row, row == 0, sums + o * span);
+            else
+                add_up(vectors, counts, gaps, 0, x, where + row, row == 0, sums + o * span);
+            gaps += counts[0] + counts[1];
+            values += values ? counts[0] : 0;
+        }
 }
 
 static void conv_reals(const Step *s, Memory m)
 {
     int lines = s->rows + (s->kernel - 1) / s->stride, width = s->columns + (s->kernel - 1) / s->stride;
-    int block = 12 * REALS, span = (s->rows * width + block - 1) / block * block;
-    float *copy = m.reals + s->spread, *wide = m.reals + s->wide;
-    spread_reals(s, m.reals + s->from, copy, lines, width, m.where);
-    for (int p = 0; p < s->rows * width; p += block) {
-        const uint16_t *gaps = s->gaps;
-        const float *values = s->values;
-        for (int o = 0; o < s->outputs; o++) {
-            const uint32_t *counts = s->counts + 2 * o;
-            if (values)
-                add_up(counts, gaps, values, copy + p, m.where, wide + o * span + p);
-            else
-                add_up(counts, gaps, 0, copy + p, m.where, wide + o * span + p);
-            gaps += counts[0] + counts[1];
-            values += values ? counts[0] : 0;
-        }
-    }
+    int rows = s->channels * s->kernel * s->kernel, four = 4 * REALS, p = 0;
+    int span = (s->rows * width + four - 1) / four * four;
+    spread_reals(s, m.reals + s->from, m.spread_reals, lines, width, m.where);
+    for (; p + 12 * REALS <= span; p += 12 * REALS)
+        add_block(12, s, rows, m.spread_reals + p, m.where, span, m.totals + p);
+    for (; p + 8 * REALS <= span; p += 8 * REALS)
+        add_block(8, s, rows, m.spread_reals + p, m.where, span, m.totals + p);
+    for (; p < span; p += four)
+        add_block(4, s, rows, m.spread_reals + p, m.where, span, m.totals + p);
     for (int o = 0; o < s->outputs; o++)
-        finish(s, o, wide + o * span, width, m.reals + s->to);
+        finish(s, o, m.totals + o * span, width, m.reals + s->to);
 }
 /* end */
 
@@ -416,9 +449,17 @@ static void linear_signs(const Step *s, Memory m)
 static float add_list(const uint16_t *gaps, int n, const float *values, const float *x)
 {
     float a[4] = {0};
-    for (int i = 0; i < n; i++) {
-        x += gaps[i];
-        a[i % 4] += values ? *x * values[i] : *x;
+    for (; n >= 4; n -= 4, gaps += 4) {
+        const float *b = x + gaps[0], *c = b + gaps[1], *d = c + gaps[2];
+        x = d + gaps[3];
+        a[0] += values ? *b * *values++ : *b;
+        a[1] += values ? *c * *values++ : *c;
+        a[2] += values ? *d * *values++ : *d;
+        a[3] += values ? *x * *values++ : *x;
+    }
+    for (; n > 0; n--) {
+        x += *gaps++;
+        a[0] += values ? *x * *values++ : *x;
     }
     return a[0] + a[1] + (a[2] + a[3]);
 }
@@ -438,7 +479,7 @@ static void linear_reals(const Step *s, Memory m)
 /* end */
 
 /* rest */
-/* Both sums grow by planes of `other`, repeated if it has fewer channels */
+/* Planes, and those of `other`, which are repeated if they are fewer */
 static void add(const Step *s, const float *from, const float *other, float *to)
 {
     int size = s->height * s->width;
@@ -512,14 +553,46 @@ void mplt_run(const Step *steps, int n, Memory m)
     }
 }
 
-/* The logits of `n` images of numbers, one after the other */
+/* The logits of `n` images of numbers, one after the other; the first planes in memory are the image's */
 void mplt_logits(const Step *steps, int n_steps, Memory m, const float *images, int n, int size,
                  float *logits, int classes)
 {
     for (; n > 0; n--, images += size, logits += classes) {
-        memcpy(m.reals + steps[0].from, images, sizeof *images * size);
+        memmove(m.reals, images, sizeof *images * size);
         mplt_run(steps, n_steps, m);
         memcpy(logits, m.reals + steps[n_steps - 1].to, sizeof *logits * classes);
     }
 }
+/* end */
+
+/* data */
+
+/* classify */
+#ifdef MPLT_CLASSES
+/* The class of an image (its channels one after the other, a byte a pixel); writes MPLT_CLASSES logits */
+int mplt_classify(const uint8_t *image, float *logits)
+{
+    int best = 0, size = MPLT_PIXELS / MPLT_CHANNELS;
+    for (int i = 0; i < MPLT_PIXELS; i++)
+        memory.reals[i] = ((float)image[i] - mean_of[i / size]) / std_of[i / size];
+    mplt_logits(steps, sizeof steps / sizeof *steps, memory, memory.reals, 1, MPLT_PIXELS, logits,
+                MPLT_CLASSES);
+    for (int i = 1; i < MPLT_CLASSES; i++)
+        best = logits[i] > logits[best] ? i : best;
+    return best;
+}
+
+#ifdef MPLT_MAIN
+#include <stdio.h>
+
+int main(void)
+{
+    static uint8_t image[MPLT_PIXELS];
+    static float logits[MPLT_CLASSES];
+    while (fread(image, sizeof image, 1, stdin) == 1)
+        printf("%d\n", mplt_classify(image, logits));
+    return 0;
+}
+#endif
+#endif
 /* end */

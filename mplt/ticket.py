@@ -24,7 +24,7 @@ from torch import nn
 
 from . import subnet
 from .binarize import gain
-from .errors import UserError, replacing
+from .errors import UserError, pick, replacing
 from .mask import SCOPES, removed
 from .models import build
 from .subnet import METHODS, Subnet, masks, originals, weighted
@@ -402,8 +402,10 @@ def fill(
 def load(
     path,  # File of a ticket
     model: nn.Module = None,  # If `build` does not know it: the same network, unconverted, as new
-) -> nn.Module:  # A plain network, in evaluation mode
+    engine: str = "torch",  # What runs it: torch, or bits (the kernels of the chapter infer)
+) -> nn.Module:  # A plain network, in evaluation mode; or `mplt.infer.Bits`
     "Rebuild a network from its ticket; raises `UserError` if its weights would not be exact"
+    engine = pick(("torch", "bits"), engine, "engine")
     header, tensors = read_file(path)
     try:
         check_header(header)
@@ -416,7 +418,12 @@ def load(
             model = build(**header["spec"])
         check_kept(model, header)
         fill(model, header, tensors)
-        return model.eval().requires_grad_(False)
+        model.eval().requires_grad_(False)
     except Exception as e:  # whatever nonsense sets off
         why = f"{e} is missing" if isinstance(e, KeyError) else e
         raise UserError(f"{path} cannot be rebuilt: {why}") from e
+    if engine == "torch":
+        return model
+    from mplt.infer import Bits  # here, since that chapter comes later
+
+    return Bits(model, header)
