@@ -302,7 +302,8 @@ static void to_signs(const Step *s, int o, int16_t *sums, uint8_t *signs)
                 sums[y * columns + x] = c > d ? c : d;
             }
     uint8_t *to = signs + o / 4 * size, bit = 1 << o % 4, flip = s->flip[o] ? bit : 0;
-    int16_t threshold = (int16_t)s->threshold[o];
+    int32_t t = s->threshold[o];
+    int16_t threshold = (int16_t)(t > INT16_MAX ? INT16_MAX : t < INT16_MIN ? INT16_MIN : t);
     if (o % 4 == 0)
         memset(to, 0, size);
     for (int p = 0; p < size; p++)

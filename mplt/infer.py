@@ -6,8 +6,8 @@
 __all__ = ['SOURCE', 'STEP', 'MEMORY', 'KINDS', 'OPERATIONS', 'CStep', 'CMemory', 'USAGE', 'FACTS', 'affine', 'thresholds',
            'tables', 'chunk', 'listed', 'shorter', 'words', 'additions', 'fields', 'Planes', 'Tracer', 'shape_of',
            'square', 'whole', 'pool_of', 'followers', 'Program', 'same', 'sign', 'border', 'each', 'pool', 'mean',
-           'plus', 'lay_out', 'weights', 'compiler', 'library', 'structure', 'statistics', 'check_method', 'Bits',
-           'ctype', 'array', 'said', 'c_source', 'read_images', 'classify']
+           'plus', 'lay_out', 'weights', 'compiler', 'library', 'structure', 'statistics', 'images_of', 'Bits', 'ctype',
+           'array', 'said', 'c_source', 'read_images', 'classify']
 
 # %% ../nbs/17_infer.ipynb #c2edb102
 import ctypes
@@ -63,11 +63,12 @@ def thresholds(
 ) -> dict:  # threshold and flip, (n,) each: the sign of sum is + where (sum >= threshold) != flip
     "What is left of batch normalisation in front of a sign"
     flip, slope = scale < 0, np.where(scale == 0, 1, scale)
-    above = lambda k: (slope * k + shift >= 0) != flip  # noqa: E731
-    k = np.round(-shift / slope)
-    k = np.where(above(k - 1), k - 1, np.where(above(k), k, k + 1))
-    k = np.where(scale == 0, -np.inf, k).clip(-(2**15), 2**15 - 1)
-    return dict(threshold=k, flip=np.where(scale == 0, shift < 0, flip))
+    nearest = np.round(-shift / slope)
+    k = nearest + [[-1], [0], [1]]
+    above = (slope * k + shift >= 0) != flip  # of the three, the first that is
+    first = np.where(above[0], nearest - 1, np.where(above[1], nearest, nearest + 1))
+    threshold = np.where(scale == 0, -np.inf, first).clip(-(2**30), 2**30)
+    return dict(threshold=threshold, flip=np.where(scale == 0, shift < 0, flip))
 
 # %% ../nbs/17_infer.ipynb #eea65511
 def tables(
@@ -90,8 +91,10 @@ def chunk(
 ) -> int:  # Rows
     "So many lookups in a row never leave the range of a byte"
     total = np.append(0, np.bitwise_count(t.ravel() & 15).cumsum(dtype=int))
-    fits = lambda n: (total[n:] - total[:-n]).max(initial=0) <= 127  # noqa: E731
-    return next((n - 1 for n in range(32, longest + 1) if not fits(n)), longest)
+    n = 31
+    while n < longest and (total[n + 1 :] - total[: -n - 1]).max(initial=0) <= 127:
+        n += 1
+    return n
 
 # %% ../nbs/17_infer.ipynb #9168063d
 def listed(
@@ -213,7 +216,7 @@ def followers(
     pool, norm = 1, None
     while len(node.users) == 1:
         (user,) = node.users
-        m = modules.get(user.target)
+        m = modules[user.target] if user.op == "call_module" else None
         if isinstance(m, nn.MaxPool2d) and not norm and pool == 1 and pool_of(m) == (2, 2, 0):
             pool = 2
         elif isinstance(m, _BatchNorm) and not norm:
@@ -287,7 +290,10 @@ class Program:
         return self.spare[-1]
 
     def as_signs(self, x):
-        return x if x.kind == "signs" else self.step("SIGN", x, self.planes("signs", x.shape))
+        if x.kind == "signs":
+            return x
+        self.spare.append(x)
+        return self.step("SIGN", x, self.planes("signs", x.shape))
 
     def add(self, node):
         "The steps of a node, and of what follows and can be done with it"
@@ -326,10 +332,11 @@ def sign(p, node, m, x):
 
 
 def border(p, node, m, x):
-    left, right, top, bottom = m.padding
-    if len(node.args[0].users) > 1 or min(m.padding) < 0:
+    left, _, top, _ = m.padding
+    readers = [p.modules.get(o.target) for o in (*node.args[0].users, *node.users)]
+    if len(readers) != 2 or not isinstance(readers[1], nn.Conv2d) or min(m.padding) < 0:
         raise UserError(
-            f"{node.name} cannot be run in C: expected zeros around what one layer reads"
+            f"{node.name} cannot be run in C: expected zeros in front of one convolution"
         )
     x.border = top, left
     return x
@@ -356,8 +363,11 @@ def mean(p, node, m, x):
 
 
 def plus(p, node, m, x, y=None):
-    if y is None or x.shape[1:] != y.shape[1:] or x.shape[0] % y.shape[0]:
-        return x  # as `added` has it
+    fit = y is not None and x.shape[1:] == y.shape[1:] and x.shape[0] % y.shape[0] == 0
+    if not fit and m is added:
+        return x
+    if not fit or (m is not added and x.shape != y.shape):
+        raise UserError(f"{node.name} cannot be run in C: expected the sum of two equal shapes")
     x, y = p.as_reals(x), p.as_reals(y)
     return p.step("ADD", x, p.planes("reals", x.shape), y.shape, other=y.start)
 
@@ -366,30 +376,25 @@ def lay_out(p, m, w, x, shape):
     "The fields of a step that say what a convolution does, and with which weights"
     if m.groups > 1 or square(m.dilation) > 1 or m.padding_mode != "zeros":
         raise UserError(f"{m} cannot be run in C: expected no groups, no dilation, zeros around")
-    (k, s, pad), (top, left) = (square(o) for o in (m.kernel_size, m.stride, m.padding)), x.border
-    at, (n, rows, columns), phases = (
-        dict(kernel=k, stride=s, top=pad + top, left=pad + left),
-        shape,
-        min(k, s),
-    )
-    lines, width, inputs = rows + (k - 1) // s, columns + (k - 1) // s, x.shape[0]
+    k, s, pad = (square(o) for o in (m.kernel_size, m.stride, m.padding))
+    what = dict(kernel=k, stride=s, top=pad + x.border[0], left=pad + x.border[1])
+    (n, rows, columns), inputs, phases = shape, x.shape[0], min(k, s)
+    lines, width = rows + (k - 1) // s, columns + (k - 1) // s
     if x.kind == "reals":
-        seen = (
-            min(96, rows * width) + (lines - rows) * width
-        )  # numbers of a plane, by twelve vectors
         p.need(where=inputs * k * k, totals=n * whole(rows * width))
         p.need(spread_reals=inputs * phases**2 * lines * width + 64)
-        return at | additions(w.reshape(n, -1), max(1, 6000 // seen) * k * k)
-    if abs(w).reshape(n, -1).sum(1).max() > 2**15 - 1:
+        seen = min(96, rows * width) + (lines - rows) * width  # by twelve vectors, of a plane
+        return what | additions(w.reshape(n, -1), max(1, 6000 // seen) * k * k)
+    most = abs(w).reshape(n, -1).sum(1).max()
+    if most > 2**15 - 2:
         raise UserError(
-            f"{m} cannot be run in C: it keeps more than {2**15 - 1} weights of an output"
+            f"{m} cannot be run in C: a sum of {most:.0f} signs does not fit into 16 bits"
         )
-    groups, t = -(-inputs // 4), tables(w)
+    t = tables(w)
     p.need(where=t.shape[1], sums=n * whole(rows * columns), totals=whole(rows * columns))
-    p.need(
-        spread_signs=groups * phases * k * lines * columns + 64, words=130 * -(-t.shape[1] // 16)
-    )
-    return at | shorter(t)
+    p.need(spread_signs=-(-inputs // 4) * phases * k * lines * columns + 64)
+    p.need(words=130 * -(-t.shape[1] // 16))
+    return what | shorter(t)
 
 
 def weights(p, node, m, x):
@@ -479,13 +484,16 @@ def statistics(
     raise UserError(f"{why}: give numbers that are normalised, or save it with these two facts")
 
 
-def check_method(
+def images_of(
     header: dict,  # From `ticket.info`
-):
-    "Refuse what has nothing to gain; raises `UserError`"
+) -> tuple:  # Channels, height, width
+    "The shape of its images; raises `UserError` for what has nothing to gain from this chapter"
     if header["subnet"]["method"] == "dense":
         why = "all of its weights are numbers, to be multiplied by, which PyTorch and ONNX do well"
         raise UserError(f"a dense network does not run in bits: {why}")
+    if not header["subnet"]["in_shape"]:
+        raise UserError("the ticket does not say what shape its images have: convert with in_shape")
+    return tuple(header["subnet"]["in_shape"])
 
 
 class Bits:
@@ -497,8 +505,7 @@ class Bits:
         header: dict,  # From `ticket.info`
         *flags: str,  # Of the compiler, beside the usual ones
     ):
-        check_method(header)
-        self.header, self.in_shape = header, tuple(header["subnet"]["in_shape"])
+        self.header, self.in_shape = header, images_of(header)
         self.program = Program(net, self.in_shape)
         self.library, self.lock = library(*flags), threading.Lock()
         self.steps = (CStep * len(self.program.steps))()
@@ -584,8 +591,7 @@ def c_source(
     header: dict,  # From `ticket.info`
 ) -> str:
     "A ticket as one C file; raises `UserError` for what cannot be run in C"
-    check_method(header)
-    in_shape = tuple(header["subnet"]["in_shape"])
+    in_shape = images_of(header)
     program, data, steps = Program(net, in_shape), [], []
     for i, step in enumerate(program.steps):
         for k, v in step.items():
@@ -637,5 +643,7 @@ def classify(
 ) -> list:  # (class, confidence) of each image
     "What a ticket sees in a picture"
     chances = torch.from_numpy(bits(read_images(path, bits.in_shape))).softmax(1)
-    names = bits.header.get("classes") or range(bits.classes)
+    names = bits.header.get("classes")
+    if not isinstance(names, list) or len(names) != bits.classes:
+        names = range(bits.classes)
     return [(names[c], p) for p, c in zip(*(o.tolist() for o in chances.max(1)))]

@@ -314,6 +314,42 @@ def test_refusals(tmp_path, monkeypatch):
     assert "is damaged" in refusal(ticket.load, tmp_path / "t", None, "bits")
 
 
+@pytest.mark.parametrize(
+    "what, net",
+    [
+        ("groups", nn.Conv2d(4, 4, 3, groups=2)),
+        ("square", nn.Conv2d(4, 4, (3, 1))),
+        ("no step is known", nn.GELU()),
+        ("mean of all pixels", nn.AdaptiveAvgPool2d(2)),
+        ("in front of one convolution", nn.ZeroPad2d(1)),
+    ],
+)
+def test_networks_that_cannot_be_run(what, net):
+    net = nn.Sequential(net, nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)).eval()
+    net(torch.randn(1, 4, 8, 8))
+    assert what in refusal(infer.Program, net, (4, 8, 8))
+
+
+def test_sums_that_cannot_be_run():
+    class Broadcast(nn.Module):
+        def forward(self, x):
+            return x + x.mean()
+
+    class One(nn.Module):
+        def forward(self, x):
+            return x + 1
+
+    for net in Broadcast(), One():
+        assert "cannot be run in C" in refusal(infer.Program, net, (4, 8, 8))
+
+
+def test_a_layer_named_output():
+    net = nn.Sequential()
+    net.add_module("flatten", nn.Flatten())
+    net.add_module("output", nn.Linear(12, 3))
+    assert len(infer.Program(net.eval(), (3, 2, 2)).steps) == 1
+
+
 def test_no_compiler(tmp_path, monkeypatch):
     "One sentence; without it the wheel ziglang would do"
     ticket.save(tmp_path / "t", drawn("lenet5", "mpt-1-1", 0.5))
