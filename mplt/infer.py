@@ -113,7 +113,7 @@ def shorter(
     "The tables of a layer in the shorter way"
     as_list = listed(t)
     if len(as_list["tables"]) < t.size:
-        return as_list | dict(chunk=chunk(as_list["tables"][1::2]))
+        return as_list | dict(chunk=chunk(as_list["tables"][1::2], 128))
     return dict(tables=t, chunk=chunk(t))
 
 # %% ../nbs/17_infer.ipynb #ebf32b86
@@ -607,8 +607,8 @@ def c_source(
     data += [array("mean_of", mean, "float32"), array("std_of", std, "float32")]
     sizes = dict(CLASSES=prod(program.logits.shape), PIXELS=prod(in_shape), CHANNELS=in_shape[0])
     data += [f"#define MPLT_{k} {v}\n" for k, v in sizes.items()]
-    facts = (header["spec"] or {}) | header["subnet"] | header
-    comment = "".join(f"   {said(k)}: {said(facts[k])}\n" for k in FACTS if facts.get(k))
+    facts = header["subnet"] | (header["spec"] or {}) | header
+    comment = "".join(f"   {said(k)}: {said(facts[k])}\n" for k in FACTS if k in facts)
     return f"/* {USAGE}\n{comment}*/\n" + SOURCE.replace("/* data */\n", "".join(data))
 
 # %% ../nbs/17_infer.ipynb #bac6f53f

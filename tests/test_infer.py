@@ -149,6 +149,27 @@ def test_any_layer(data):
         agree(Bits(net, header, *flags), net, x)
 
 
+@pytest.mark.parametrize("zeros", [0.0, 0.5, 0.85, 0.95, 0.999])
+@pytest.mark.parametrize("alike", [False, True])
+def test_many_channels(zeros, alike):
+    "Sums that leave a byte, also where all products are +1; lists longer than a chunk, with long gaps"
+    rng = torch.Generator().manual_seed(0)
+    convolution = nn.Conv2d(600, 5, 3, padding=1, bias=False)
+    net = nn.Sequential(
+        Sign(), convolution, nn.BatchNorm2d(5), Sign(), nn.Flatten(), nn.Linear(60, 3)
+    )
+    net.eval().requires_grad_(False)
+    x = torch.randn(4, 600, 3, 4, generator=rng)
+    w = torch.randn(5, 600, 3, 3, generator=rng).sign()
+    x, w = (x.abs(), w.abs()) if alike else (x, w)
+    convolution.weight.copy_(w * (torch.rand(w.shape, generator=rng) >= zeros))
+    middle = net[1](net[0](x)).mean((0, 2, 3))
+    net[2].running_mean.copy_(middle)
+    header = dict(subnet=dict(method="mpt-1-1", in_shape=[600, 3, 4]), spec=None)
+    for flags in (), (PORTABLE,):
+        agree(Bits(net, header, *flags), net, x)
+
+
 @cache
 def committed():
     "One committed ticket of each data set, architecture, method, BN and sparsity"
