@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['cli', 'tickets', 'PLACE', 'OWN', 'SAME', 'SCRIPT', 'DEFAULTS', 'Commands', 'methods', 'check_params', 'data',
-           'ticket_info', 'verify_ticket', 'export_ticket', 'flag', 'plan', 'draw', 'run_and_tell', 'run_given',
-           'Script', 'script_settings', 'imp', 'invoke', 'main']
+           'ticket_info', 'verify_ticket', 'export_ticket', 'classify_images', 'flag', 'plan', 'draw', 'run_and_tell',
+           'run_given', 'Script', 'script_settings', 'imp', 'name_the_flag', 'invoke', 'main']
 
 # %% ../nbs/15_command.ipynb #411e0776
 import json
@@ -21,10 +21,11 @@ import pandas as pd
 
 from . import experiment, ticket
 from .config import COMMON, POSITIVE, SETTINGS, YES_NO, Config, config, expected, setting, value
-from .data import SOURCES, fetch, machine, verify
+from .data import SOURCES, fetch, settings, verify
 from .errors import UserError, pick
 from .experiment import finished, folder_of, is_published, read_rows
 from .export import EXPORTS, export
+from .infer import classify
 from .pipeline import check_suite, suite_here
 from .report import accuracy_vs_remaining, iterations, save_figure
 from .subnet import METHODS
@@ -34,7 +35,7 @@ from .train import Stopped, device
 class Commands(click.Group):
     "A group of commands that suggests the nearest one"
 
-    def get_command(self, context, name):  # As click calls it
+    def get_command(self, context, name):
         return self.commands[pick(self.commands, name, "command")]
 
 
@@ -51,7 +52,7 @@ def methods():
 
 @cli.command("check")
 @click.argument("suite", required=False)
-def check_params(suite):  # Its name
+def check_params(suite):
     "Check a suite's params.yaml (default: in this folder)."
     suite = suite or suite_here()
     check_suite(suite)
@@ -62,29 +63,27 @@ def check_params(suite):  # Its name
 @click.argument("what", metavar="fetch|verify")
 @click.argument("name")
 @click.option("--root", metavar="FOLDER", help="Where data sets are (default: see settings.ini).")
-def data(
-    what,  # fetch or verify
-    name,  # A name in `SOURCES`
-    root,  # Folder of the data sets; the one in settings.ini if None
-):
+def data(what, name, root):
     "Bring a data set, or verify what is there."
     name, what = pick(SOURCES, name, "data set"), pick(("fetch", "verify"), what, "word for data")
-    place = Path(root or machine().data) / name
+    place = Path(root or settings().data) / name
     if what == "fetch":
         place = fetch(name, place.parent)
     else:
         verify(name, place)
-    files = len(SOURCES[name].files)
-    print(f"{place}: {f'{files} files verified' if files else 'a folder for each class'}")
+    files = f"{len(SOURCES[name].files)} files verified"
+    print(f"{place}: {'a folder for each class' if SOURCES[name].folders else files}")
 
 # %% ../nbs/15_command.ipynb #954c843c
-tickets = Commands("ticket", no_args_is_help=False, help="Look at a ticket, verify or export it.")
+tickets = Commands(
+    "ticket", no_args_is_help=False, help="Look at a ticket, verify, export or use it."
+)
 cli.add_command(tickets)
 
 
 @tickets.command("info")
 @click.argument("file")
-def ticket_info(file):  # Of a ticket
+def ticket_info(file):
     "What the ticket says of itself."
     for k, v in ticket.info(file).items():
         print(f"{json.dumps(k)[1:-1]}: {json.dumps(v)}")
@@ -92,7 +91,7 @@ def ticket_info(file):  # Of a ticket
 
 @tickets.command("verify")
 @click.argument("file")
-def verify_ticket(file):  # Of a ticket
+def verify_ticket(file):
     "Read it and rebuild its network."
     ticket.load(file)
     print(f"{file}: whole, and its network was rebuilt exactly")
@@ -101,18 +100,23 @@ def verify_ticket(file):  # Of a ticket
 @tickets.command("export", help=f"Write it as a file whose suffix is {' or '.join(EXPORTS)}.")
 @click.argument("file")
 @click.argument("out")
-def export_ticket(
-    file,  # Of a ticket
-    out,  # To write
-):
+def export_ticket(file, out):
     print(f"{out}: {export(file, out)} bytes")
 
+
+@tickets.command("classify")
+@click.argument("file")
+@click.argument("images", nargs=-1, required=True)
+def classify_images(file, images):
+    "Say what it sees in pictures (PNG, JPEG, .npy)."
+    bits = ticket.load(file, engine="bits")
+    for image in images:
+        for name, confidence in classify(bits, image):
+            print(f"{image}: {json.dumps(name)}, {confidence:.1%}")
+
 # %% ../nbs/15_command.ipynb #b49c260d
-def flag(
-    setting: Field,  # From `SETTINGS`
-    default=None,  # What the help says; the setting's own default if None
-) -> click.Option:
-    "A setting as a flag; of yes and no `--FLAG` alone is `--FLAG True`"
+def flag(setting: Field, default=None) -> click.Option:
+    "A setting as a flag, perhaps with another default; `--FLAG` alone is `--FLAG True`"
     names = [setting.name, f"--{setting.name}"] + ["--arch_type"] * (setting.name == "arch")
     if default is None:
         default = "by recipe" if setting in map(SETTINGS.get, COMMON) else setting.default
@@ -127,7 +131,7 @@ PLACE = [
 ]
 
 # %% ../nbs/15_command.ipynb #520d3445
-def plan(c: Config):  # Of a run
+def plan(c: Config) -> str:
     "What will be done, in words"
     said = ["method", "dataset", "arch", "sparsity", "cycles", "epochs"]
     if not SOURCES[c.dataset].crop_flip:
@@ -142,12 +146,11 @@ def plan(c: Config):  # Of a run
     return f"{c.method} on {c.dataset} with {c.arch}: {how}\n({rest})"
 
 # %% ../nbs/15_command.ipynb #16071221
-def draw(folder: Path):  # Of a finished run
+def draw(folder: Path, title: str):
     "S1, and S2 for cycles"
     for f in folder.glob(".S?.*.tmp"):
         f.unlink(missing_ok=True)  # of a process that was killed while it drew
     levels, curves = read_rows(folder / "levels.csv"), read_rows(folder / "curves.csv")
-    title = ", ".join(levels.loc[0, ["arch", "dataset", "method"]])
     for form in "svg", "png":
         save_figure(iterations(curves, title), folder / f"S1.{form}")
         if levels.cycle.max():
@@ -155,16 +158,14 @@ def draw(folder: Path):  # Of a finished run
     plt.close("all")
 
 
-def run_and_tell(given: dict):  # What `config` takes, `device` and `out`
-    "Run a config, and say what came of it"
-    on, out = given.pop("device", None), given.pop("out", None)
-    c = config(**given)
-    where, folder = device(on or machine().device).type, Path(out or folder_of(c))
+def run_and_tell(c: Config, on: str, out: str):
+    "Run a config on a device, into a folder (both as given), and say what came of it"
+    where, folder = device(on or settings().device).type, Path(out or folder_of(c))
     print(plan(c))
     print(f"finished before, in {folder}" if finished(folder, c) else f"on {where}, into {folder}")
     row = experiment.run(c, folder, where)
     if not is_published(folder, c):  # what git keeps stays as it is
-        draw(folder)
+        draw(folder, f"{c.arch}, {c.dataset}, {c.method}")
     if c.cycles:
         columns = ["cycle", "sparsity", "weights_kept", "val_accuracy", "test_accuracy"]
         print(read_rows(folder / "levels.csv")[columns].to_string(index=False))
@@ -176,9 +177,9 @@ def run_and_tell(given: dict):  # What `config` takes, `device` and `out`
 
 
 @cli.command("run", params=[flag(f) for f in SETTINGS.values()] + PLACE)
-def run_given(**given):  # The flags, by name
+def run_given(device, out, **given):
     "Run one experiment, or go on with one that was stopped."
-    run_and_tell(given)
+    run_and_tell(config(**given), device, out)
 
 # %% ../nbs/15_command.ipynb #f19f23a4
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ SAME = {k: f for k, f in SETTINGS.items() if k not in ("method", "cycles", "reci
 SCRIPT = dict(dataset="mnist", arch="fc1", lr=1.2e-3, test_freq=50, batch_size=60, prune_percent=5)
 
 # %% ../nbs/15_command.ipynb #b061b460
-def script_settings(**given):  # The flags, by name
+def script_settings(**given) -> dict:  # For `config`
     "Settings from the flags of `mplt imp`; raises `UserError` for flags that do not go together"
     given = {k: v for k, v in given.items() if v is not None}
     own = {k: value(f, given.pop(k, f.default)) for k, f in OWN.items()}
@@ -216,12 +217,21 @@ DEFAULTS = SCRIPT | dict(sparsity="from prune_percent")
 
 
 @cli.command(params=[flag(f, DEFAULTS.get(k)) for k, f in (OWN | SAME).items()] + PLACE)
-def imp(**given):  # The flags, by name
+def imp(device, out, **given):
     "Prune again and again: the old script's flags and defaults."
-    run_and_tell(script_settings(**given))
+    run_and_tell(config(**script_settings(**given)), device, out)
 
 # %% ../nbs/15_command.ipynb #c468e7b7
-def invoke(words: list):  # What stands behind `mplt`
+def name_the_flag(command: click.Command, name: str):
+    "Raises `UserError` that says whose flag this is, or which is the nearest"
+    flags = {k: [o for p in c.params for o in p.opts] for k, c in cli.commands.items()}
+    for other in flags:
+        if name in flags[other]:
+            raise UserError(f"{command.name} has no flag {name}: it is one of `mplt {other}`")
+    pick(flags.get(command.name, ["--help"]), name, "flag")
+
+
+def invoke(words: list):
     "Do what the words say; raises `UserError` if they say nothing sensible"
     try:
         with cli.make_context("mplt", words, help_option_names=["-h", "--help"]) as context:
@@ -229,15 +239,11 @@ def invoke(words: list):  # What stands behind `mplt`
     except click.exceptions.Exit:
         return  # after --help
     except click.UsageError as e:
-        flags = {k: [o for p in c.params for o in p.opts] for k, c in cli.commands.items()}
         if isinstance(e, click.NoSuchOption):
-            name, command = e.option_name, e.ctx.command.name
-            if others := [k for k in flags if name in flags[k]]:
-                raise UserError(f"{command} has no flag {name}: it is one of `mplt {others[0]}`")
-            pick(flags.get(command, ["--help"]), name, "flag")
-        path = e.ctx.command_path if e.ctx else f"mplt {words[0]}"
+            name_the_flag(e.ctx.command, e.option_name)
+        command = e.ctx.command_path if e.ctx else f"mplt {words[0]}"
         what = e.format_message().rstrip(".")
-        raise UserError(f"{what}: see `{path} --help`") from None
+        raise UserError(f"{what}: see `{command} --help`") from None
 
 # %% ../nbs/15_command.ipynb #243bbe8d
 def main(

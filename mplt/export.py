@@ -19,6 +19,7 @@ from torch import nn
 from . import ticket
 from .binarize import Sign
 from .errors import UserError, replacing
+from .infer import c_source
 from .subnet import weighted
 
 # %% ../nbs/14_export.ipynb #304a112e
@@ -111,6 +112,7 @@ def _card(net, header, title="# Ticket\n\n"):
 EXPORTS = {
     ".safetensors": _state,
     ".onnx": _onnx,
+    ".c": lambda net, header: c_source(net, header).encode(),
     ".html": lambda net, header: _card(net, header, HTML),
     ".md": _card,
 }
@@ -118,7 +120,7 @@ EXPORTS = {
 
 def export(
     path,  # File of a ticket
-    out,  # File to write: .safetensors (PyTorch state), .onnx, .html or .md (card)
+    out,  # File to write: .safetensors (PyTorch state), .onnx, .c (a program), .html or .md (card)
     model: nn.Module = None,  # The network, for a ticket of a network that `build` does not know
 ) -> int:  # Bytes written
     "Export a ticket; raises `UserError`"

@@ -94,8 +94,8 @@ ReSTE near 0 | binarize | reste
 + 0.1 ** (1/o-1)/o, curve
 
 skips from the first nonlinearity only | models | skips
-- x = carried = _added(x, carried)
-+ x,carried = _added(x, carried),x if carried is None else carried
+- x = carried = added(x, carried)
++ x,carried = added(x, carried),x if carried is None else carried
 
 skips past the pools | models | skips
 - carried = layer(carried)

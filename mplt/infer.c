@@ -1,0 +1,599 @@
+/* A network of signs, zeros and additions: a list of steps over planes of pixels, one plane a channel.
+   The chapter `infer` of mplt derives every function. C99 and its headers stdint.h and string.h, nothing else. */
+#include <stdint.h>
+#include <string.h>
+
+/* step */
+enum { CONV_SIGNS, CONV_REALS, LINEAR_SIGNS, LINEAR_REALS, EACH, ADD, SIGN, UNPACK, POOL, MEAN };
+
+typedef struct {
+    int kind;
+    int channels, height, width;  /* of what goes in */
+    int outputs, rows, columns;   /* of what comes out, before `pool` */
+    int kernel, stride, top, left; /* of a convolution or pool; zeros above and left of the image */
+    int pool;                     /* 2: the largest of 2 x 2 pixels follows; 1: it does not */
+    int relu;                     /* 1: negative numbers become 0 at the end */
+    int chunk;                    /* so many lookups fit into 8 bits; so many rows into the nearest memory */
+    int from, other, to;          /* where planes lie in memory */
+    const uint8_t *tables;        /* of four weights each: which are kept | which of them are negative << 4 */
+    const uint32_t *counts;       /* how many gaps an output has: to add, to subtract; or how many tables */
+    const uint16_t *gaps;         /* from one kept weight to the next */
+    const float *values;          /* of kept weights that are no signs */
+    const uint64_t *planes;       /* of sixteen times four weights: kept, negative */
+    const float *scale, *shift;   /* of an output: gain, bias and batch normalisation in one */
+    const int32_t *threshold;     /* of an output: its sign is + from this sum on */
+    const uint8_t *flip;          /* 1: below it */
+} Step;
+
+typedef struct {
+    float *reals;         /* planes of numbers */
+    uint8_t *signs;       /* planes of signs, four channels a byte */
+    float *spread_reals;  /* for a convolution: what `spread_reals` makes of planes of numbers, */
+    uint8_t *spread_signs; /* what `spread_signs` makes of planes of signs, */
+    int *where;           /* how far each row of it is from the first, */
+    float *totals;        /* and one plane an output, of numbers */
+    int16_t *sums;        /* or of whole numbers */
+    uint64_t *words;      /* sixteen bytes of `signs`, packed */
+} Memory;
+/* end */
+
+/* vectors */
+#if defined __GNUC__ && defined __AVX__
+enum { REALS = 8 };
+#elif defined __GNUC__
+enum { REALS = 4 };
+#else
+enum { REALS = 1 };
+#endif
+
+#ifdef __GNUC__
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 12")
+typedef float Reals __attribute__((vector_size(4 * REALS)));
+#else
+#define INLINE static inline
+#define UNROLL
+typedef float Reals;
+#endif
+
+#if defined MPLT_PORTABLE || !defined __GNUC__
+#define LANES 0
+#elif defined __AVX2__
+#include <immintrin.h>
+#define LANES 32
+typedef int8_t Bytes __attribute__((vector_size(32)));
+#define REPEAT(table) (Bytes)_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(table)))
+#define LOOK_UP(table, x) (Bytes)_mm256_shuffle_epi8((__m256i)(table), (__m256i)(x))
+#elif defined __SSSE3__
+#include <tmmintrin.h>
+#define LANES 16
+typedef int8_t Bytes __attribute__((vector_size(16)));
+#define REPEAT(table) (Bytes)_mm_loadu_si128((const __m128i *)(table))
+#define LOOK_UP(table, x) (Bytes)_mm_shuffle_epi8((__m128i)(table), (__m128i)(x))
+#elif defined __aarch64__
+#include <arm_neon.h>
+#define LANES 16
+typedef int8x16_t Bytes;
+#define REPEAT(table) vld1q_s8(table)
+#define LOOK_UP(table, x) vqtbl1q_s8(table, (uint8x16_t)(x))
+#elif defined __wasm_simd128__
+#include <wasm_simd128.h>
+#define LANES 16
+typedef int8_t Bytes __attribute__((vector_size(16)));
+#define REPEAT(table) (Bytes)wasm_v128_load(table)
+#define LOOK_UP(table, x) (Bytes)wasm_i8x16_swizzle((v128_t)(table), (v128_t)(x))
+#else
+#define LANES 0
+#endif
+
+#if defined __GNUC__ && defined __x86_64__
+#define KEEP(vector) __asm__("" : "+x"(vector)) /* as a sum of its own: GCC would reorder, and spill */
+#else
+#define KEEP(vector)
+#endif
+/* end */
+
+/* popcount */
+INLINE int ones(uint64_t x)
+{
+#if defined __POPCNT__ || defined __aarch64__ || defined __wasm__
+    return __builtin_popcountll(x);
+#else
+    x -= x >> 1 & 0x5555555555555555;
+    x = (x & 0x3333333333333333) + (x >> 2 & 0x3333333333333333);
+    x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0f;
+    return (int)(x * 0x0101010101010101 >> 56);
+#endif
+}
+/* end */
+
+/* spread */
+enum { OUTSIDE = 0x80, ROOM = 64 }; /* a pixel beyond the border; planes are as long as whole vectors */
+
+static int whole(int pixels) { return (pixels + ROOM - 1) / ROOM * ROOM; }
+
+/* Of `n` outputs in a row, those whose column `dx` of the kernel is inside of the image */
+static void inside(const Step *s, int dx, int n, int *first, int *end)
+{
+    int before = s->left - dx, after = s->width + before;
+    *first = before > 0 ? (before + s->stride - 1) / s->stride : 0;
+    *end = after > 0 ? (after - 1) / s->stride + 1 : 0;
+    *first = *first < n ? *first : n;
+    *end = *end > n ? n : *end < *first ? *first : *end;
+}
+
+/* Copies of the planes of signs, one for each column of the kernel (and each phase of its stride), in
+   which the pixels that outputs see follow each other; `where` a row of each copy begins. */
+static void spread_signs(const Step *s, const uint8_t *signs, uint8_t *copy, int *where)
+{
+    int k = s->kernel, phases = s->stride < k ? s->stride : k, groups = (s->channels + 3) / 4;
+    int lines = s->rows + (k - 1) / s->stride, size = lines * s->columns;
+    for (int g = 0; g < groups; g++)
+        for (int dy = 0; dy < k; dy++)
+            for (int dx = 0; dx < k; dx++)
+                *where++ = ((g * phases + dy % s->stride) * k + dx) * size + dy / s->stride * s->columns;
+    for (int g = 0; g < groups; g++)
+        for (int phase = 0; phase < phases; phase++)
+            for (int dx = 0; dx < k; dx++)
+                for (int line = 0; line < lines; line++, copy += s->columns) {
+                    int y = line * s->stride + phase - s->top, first, end;
+                    memset(copy, OUTSIDE, s->columns);
+                    if (y < 0 || y >= s->height)
+                        continue;
+                    inside(s, dx, s->columns, &first, &end);
+                    const uint8_t *row = signs + (g * s->height + y) * s->width;
+                    if (s->stride == 1)
+                        memcpy(copy + first, row + first + dx - s->left, end - first);
+                    else
+                        for (int i = first; i < end; i++)
+                            copy[i] = row[i * s->stride + dx - s->left];
+                }
+    memset(copy, OUTSIDE, ROOM);
+}
+/* end */
+
+/* table */
+/* What four weights make of four signs: for each of the 256 ways to keep and negate, and the 16 signs */
+#define ONE(t, x, i) (((t) >> i & 1) * (((t) >> (i + 4) ^ (x) >> i) & 1 ? 1 : -1))
+#define SUM(t, x) ONE(t, x, 0) + ONE(t, x, 1) + ONE(t, x, 2) + ONE(t, x, 3)
+#define SUMS4(t, x) SUM(t, x), SUM(t, (x) + 1), SUM(t, (x) + 2), SUM(t, (x) + 3)
+#define TABLE(t) {SUMS4(t, 0), SUMS4(t, 4), SUMS4(t, 8), SUMS4(t, 12)}
+#define TABLES4(t) TABLE(t), TABLE((t) + 1), TABLE((t) + 2), TABLE((t) + 3)
+#define TABLES16(t) TABLES4(t), TABLES4((t) + 4), TABLES4((t) + 8), TABLES4((t) + 12)
+#define TABLES64(t) TABLES16(t), TABLES16((t) + 16), TABLES16((t) + 32), TABLES16((t) + 48)
+#if LANES
+static const int8_t table[256][16] = {TABLES64(0), TABLES64(64), TABLES64(128), TABLES64(192)};
+#endif
+/* end */
+
+
+/* lookup */
+#if LANES
+/* Add to the sums of some outputs, for some vectors of pixels, what tables make of `n` rows. The tables of
+   the next output are `rows` further; in a list each stands behind its distance in rows from the one before. */
+INLINE void look_up(const int outputs, const int vectors, const int is_list, const uint8_t *tables, int n,
+                    int rows, int chunk, const uint8_t *x, const int *where, int16_t *sums, int span)
+{
+    for (; n > 0; n -= chunk) {
+        Bytes a[8] = {{0}};
+        for (int i = 0; i < n && i < chunk; i++) {
+            where += is_list ? *tables++ : 0;
+            UNROLL
+            for (int o = 0; o < outputs; o++) {
+                Bytes t = REPEAT(table[tables[o * rows]]);
+                UNROLL
+                for (int v = 0; v < vectors; v++) {
+                    Bytes b;
+                    memcpy(&b, x + *where + v * LANES, LANES);
+                    a[o * vectors + v] += LOOK_UP(t, b);
+                    KEEP(a[o * vectors + v]);
+                }
+            }
+            tables++;
+            where += !is_list;
+        }
+        UNROLL
+        for (int v = 0; v < outputs * vectors; v++) {
+            int8_t bytes[LANES];
+            memcpy(bytes, &a[v], LANES);
+            for (int i = 0; i < LANES; i++)
+                sums[v / vectors * span + v % vectors * LANES + i] += bytes[i];
+        }
+    }
+}
+
+/* All outputs at eight vectors of pixels, or at the few of a small plane; `n` rows, or all of the lists */
+INLINE void look_up_block(const int vectors, const Step *s, const uint8_t *tables, int n, int rows,
+                          const uint8_t *x, const int *where, int16_t *sums, int span)
+{
+    const int together = 8 / vectors;
+    int o = 0;
+    for (; !s->counts && o + together <= s->outputs; o += together, tables += together * rows)
+        look_up(together, vectors, 0, tables, n, rows, s->chunk, x, where, sums + o * span, span);
+    for (; !s->counts && o < s->outputs; o++, tables += rows)
+        look_up(1, vectors, 0, tables, n, rows, s->chunk, x, where, sums + o * span, span);
+    for (; o < s->outputs; tables += 2 * s->counts[o++])
+        look_up(1, vectors, 1, tables, s->counts[o], 0, s->chunk, x, where, sums + o * span, span);
+}
+
+static void sum_signs(const Step *s, const uint8_t *x, const int *where, int rows, Memory m)
+{
+    int span = whole(s->rows * s->columns), step = s->counts ? rows : s->chunk;
+    memset(m.sums, 0, sizeof *m.sums * s->outputs * span);
+    for (int first = 0; first < rows; first += step) {
+        int n = rows - first < step ? rows - first : step, p = 0;
+        const uint8_t *tables = s->tables + first;
+        for (; p + 8 * LANES <= span; p += 8 * LANES)
+            look_up_block(8, s, tables, n, rows, x + p, where + first, m.sums + p, span);
+        for (; p < span; p += ROOM)
+            look_up_block(ROOM / LANES, s, tables, n, rows, x + p, where + first, m.sums + p, span);
+    }
+}
+#else
+/* end */
+
+/* words */
+/* Without byte shuffles: sixteen rows are a word, and of its bits only ones are counted */
+static void sum_signs(const Step *s, const uint8_t *x, const int *where, int rows, Memory m)
+{
+    int pixels = s->rows * s->columns, span = whole(pixels), n = (rows + 15) / 16;
+    uint64_t *signs = m.words, *kept = signs + 64 * n, *negative = kept + n, *seen = negative + n;
+    for (int p = 0; p < pixels; p += 64) {
+        int block = pixels - p < 64 ? pixels - p : 64;
+        memset(signs, 0, sizeof *signs * 64 * n);
+        memset(seen, 0, sizeof *seen * 64 * n);
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < block; i++) {
+                uint64_t byte = x[where[r] + p + i];
+                signs[i * n + r / 16] |= (byte & 15) << r % 16 * 4;
+                seen[i * n + r / 16] |= (uint64_t)(byte == OUTSIDE ? 0 : 15) << r % 16 * 4;
+            }
+        const uint8_t *tables = s->tables;
+        for (int o = 0; o < s->outputs; o++) {
+            memset(kept, 0, sizeof *kept * 2 * n);
+            for (int i = 0, r = 0; i < (s->counts ? (int)s->counts[o] : rows); i++, r += !s->counts) {
+                r += s->counts ? *tables++ : 0;
+                kept[r / 16] |= (uint64_t)(*tables & 15) << r % 16 * 4;
+                negative[r / 16] |= (uint64_t)(*tables++ >> 4) << r % 16 * 4;
+            }
+            for (int i = 0; i < block; i++) {
+                int sum = 0;
+                for (int j = 0; j < n; j++) {
+                    uint64_t both = kept[j] & seen[i * n + j];
+                    sum += 2 * ones((signs[i * n + j] ^ negative[j]) & both) - ones(both);
+                }
+                m.sums[o * span + p + i] = (int16_t)sum;
+            }
+        }
+    }
+}
+#endif
+/* end */
+
+/* after */
+/* Of planes of numbers: the largest of 2 x 2, scaled and shifted, without what is negative */
+static void finish(const Step *s, int o, const float *plane, int stride, float *to)
+{
+    int rows = s->rows / s->pool, columns = s->columns / s->pool;
+    float scale = s->scale ? s->scale[o] : 1, shift = s->scale ? s->shift[o] : 0;
+    to += o * rows * columns;
+    for (int y = 0; y < rows; y++, plane += stride * s->pool, to += columns)
+        for (int x = 0; x < columns; x++) {
+            const float *a = plane + x * s->pool, *b = a + stride;
+            float most = a[0];
+            if (s->pool == 2) {
+                float c = a[0] > a[1] ? a[0] : a[1], d = b[0] > b[1] ? b[0] : b[1];
+                most = c > d ? c : d;
+            }
+            float number = most * scale + shift;
+            to[x] = s->relu && number < 0 ? 0 : number;
+        }
+}
+
+/* Of whole sums: the largest of 2 x 2, then BN and sign as one comparison */
+static void to_signs(const Step *s, int o, int16_t *sums, uint8_t *signs)
+{
+    int rows = s->rows / s->pool, columns = s->columns / s->pool, size = rows * columns;
+    if (s->pool == 2)
+        for (int y = 0; y < rows; y++)
+            for (int x = 0; x < columns; x++) {
+                const int16_t *a = sums + 2 * (y * s->columns + x), *b = a + s->columns;
+                int16_t c = a[0] > a[1] ? a[0] : a[1], d = b[0] > b[1] ? b[0] : b[1];
+                sums[y * columns + x] = c > d ? c : d;
+            }
+    uint8_t *to = signs + o / 4 * size, bit = 1 << o % 4, flip = s->flip[o] ? bit : 0;
+    int32_t t = s->threshold[o];
+    int16_t threshold = (int16_t)(t > INT16_MAX ? INT16_MAX : t < INT16_MIN ? INT16_MIN : t);
+    if (o % 4 == 0)
+        memset(to, 0, size);
+    for (int p = 0; p < size; p++)
+        to[p] |= (sums[p] >= threshold ? bit : 0) ^ flip;
+}
+
+static void conv_signs(const Step *s, Memory m)
+{
+    int k = s->kernel, pixels = s->rows * s->columns, span = whole(pixels);
+    spread_signs(s, m.signs + s->from, m.spread_signs, m.where);
+    sum_signs(s, m.spread_signs, m.where, (s->channels + 3) / 4 * k * k, m);
+    for (int o = 0; o < s->outputs; o++) {
+        int16_t *sums = m.sums + o * span;
+        if (s->threshold) {
+            to_signs(s, o, sums, m.signs + s->to);
+            continue;
+        }
+        for (int p = 0; p < pixels; p++)
+            m.totals[p] = sums[p];
+        finish(s, o, m.totals, s->columns, m.reals + s->to);
+    }
+}
+/* end */
+
+/* additions */
+/* The image with its zeros around it, its rows and columns sorted by their place in the stride */
+static void spread_reals(const Step *s, const float *reals, float *copy, int lines, int width, int *where)
+{
+    int k = s->kernel, phases = s->stride < k ? s->stride : k;
+    for (int c = 0; c < s->channels; c++)
+        for (int dy = 0; dy < k; dy++)
+            for (int dx = 0; dx < k; dx++)
+                *where++ = ((c * phases + dy % s->stride) * phases + dx % s->stride) * lines * width +
+                           dy / s->stride * width + dx / s->stride;
+    for (int c = 0; c < s->channels; c++)
+        for (int down = 0; down < phases; down++)
+            for (int right = 0; right < phases; right++)
+                for (int line = 0; line < lines; line++, copy += width) {
+                    int y = line * s->stride + down - s->top, first, end;
+                    memset(copy, 0, sizeof *copy * width);
+                    if (y < 0 || y >= s->height)
+                        continue;
+                    inside(s, right, width, &first, &end);
+                    const float *row = reals + (c * s->height + y) * s->width;
+                    for (int i = first; i < end; i++)
+                        copy[i] = row[i * s->stride + right - s->left];
+                }
+    memset(copy, 0, sizeof *copy * ROOM);
+}
+
+/* Add to the sums of an output, for some vectors of pixels, the rows of one list, then subtract those of another */
+INLINE void add_up(const int vectors, const uint32_t *counts, const uint16_t *gaps, const float *values,
+                   const float *x, const int *where, int first, float *sums)
+{
+    Reals a[12] = {{0}};
+    const int *row = where;
+    for (int i = 0; i < (int)counts[0]; i++) {
+        row += *gaps++;
+        UNROLL
+        for (int v = 0; v < vectors; v++) {
+            Reals b;
+            memcpy(&b, x + *row + v * REALS, sizeof b);
+            a[v] += values ? b * values[i] : b;
+        }
+    }
+    row = where;
+    for (int i = 0; i < (int)counts[1]; i++) {
+        row += *gaps++;
+        UNROLL
+        for (int v = 0; v < vectors; v++) {
+            Reals b;
+            memcpy(&b, x + *row + v * REALS, sizeof b);
+            a[v] -= b;
+        }
+    }
+    UNROLL
+    for (int v = 0; v < vectors; v++) {
+        Reals b;
+        memcpy(&b, sums + v * REALS, sizeof b);
+        if (!first)
+            a[v] += b;
+        memcpy(sums + v * REALS, &a[v], sizeof b);
+    }
+}
+
+/* All outputs at some vectors of pixels, a chunk of rows at a time: one that fits into the nearest memory */
+INLINE void add_block(const int vectors, const Step *s, int rows, const float *x, const int *where, int span,
+                      float *sums)
+{
+    const uint32_t *counts = s->counts;
+    const uint16_t *gaps = s->gaps;
+    const float *values = s->values;
+    for (int row = 0; row < rows; row += s->chunk)
+        for (int o = 0; o < s->outputs; o++, counts += 2) {
+            if (values)
+                add_up(vectors, counts, gaps, values, x, where + row, row == 0, sums + o * span);
+            else
+                add_up(vectors, counts, gaps, 0, x, where + row, row == 0, sums + o * span);
+            gaps += counts[0] + counts[1];
+            values += values ? counts[0] : 0;
+        }
+}
+
+static void conv_reals(const Step *s, Memory m)
+{
+    int lines = s->rows + (s->kernel - 1) / s->stride, width = s->columns + (s->kernel - 1) / s->stride;
+    int rows = s->channels * s->kernel * s->kernel, four = 4 * REALS, p = 0;
+    int span = (s->rows * width + four - 1) / four * four;
+    spread_reals(s, m.reals + s->from, m.spread_reals, lines, width, m.where);
+    for (; p + 12 * REALS <= span; p += 12 * REALS)
+        add_block(12, s, rows, m.spread_reals + p, m.where, span, m.totals + p);
+    for (; p + 8 * REALS <= span; p += 8 * REALS)
+        add_block(8, s, rows, m.spread_reals + p, m.where, span, m.totals + p);
+    for (; p < span; p += four)
+        add_block(4, s, rows, m.spread_reals + p, m.where, span, m.totals + p);
+    for (int o = 0; o < s->outputs; o++)
+        finish(s, o, m.totals + o * span, width, m.reals + s->to);
+}
+/* end */
+
+/* linear */
+static void linear_signs(const Step *s, Memory m)
+{
+    int size = (s->channels + 3) / 4 * s->height * s->width, n = (size + 15) / 16;
+    const uint8_t *from = m.signs + s->from;
+    const uint64_t *planes = s->planes;
+    memset(m.words, 0, sizeof *m.words * n);
+    for (int i = 0; i < size; i++)
+        m.words[i / 16] |= (uint64_t)from[i] << i % 16 * 4;
+    for (int o = 0; o < s->outputs; o++) {
+        int sum = 0;
+        for (int i = 0; i < n; i++, planes += 2)
+            sum += 2 * ones((m.words[i] ^ planes[1]) & planes[0]) - ones(planes[0]);
+        if (s->threshold) {
+            uint8_t *to = m.signs + s->to + o / 4, bit = (sum >= s->threshold[o]) != s->flip[o];
+            *to = (o % 4 ? *to : 0) | bit << o % 4;
+        } else {
+            float real = (float)sum;
+            finish(s, o, &real, 1, m.reals + s->to);
+        }
+    }
+}
+
+static float add_list(const uint16_t *gaps, int n, const float *values, const float *x)
+{
+    float a[4] = {0};
+    for (; n >= 4; n -= 4, gaps += 4) {
+        const float *b = x + gaps[0], *c = b + gaps[1], *d = c + gaps[2];
+        x = d + gaps[3];
+        a[0] += values ? *b * *values++ : *b;
+        a[1] += values ? *c * *values++ : *c;
+        a[2] += values ? *d * *values++ : *d;
+        a[3] += values ? *x * *values++ : *x;
+    }
+    for (; n > 0; n--) {
+        x += *gaps++;
+        a[0] += values ? *x * *values++ : *x;
+    }
+    return a[0] + a[1] + (a[2] + a[3]);
+}
+
+static void linear_reals(const Step *s, Memory m)
+{
+    const float *x = m.reals + s->from, *values = s->values;
+    const uint16_t *gaps = s->gaps;
+    for (int o = 0; o < s->outputs; o++) {
+        const uint32_t *counts = s->counts + 2 * o;
+        float sum = add_list(gaps, counts[0], values, x) - add_list(gaps + counts[0], counts[1], 0, x);
+        finish(s, o, &sum, 1, m.reals + s->to);
+        gaps += counts[0] + counts[1];
+        values += values ? counts[0] : 0;
+    }
+}
+/* end */
+
+/* rest */
+/* Planes, and those of `other`, which are repeated if they are fewer */
+static void add(const Step *s, const float *from, const float *other, float *to)
+{
+    int size = s->height * s->width;
+    for (int i = 0; i < s->channels * size; i++)
+        to[i] = from[i] + other[i % (s->outputs * size)];
+}
+
+static void sign(const Step *s, const float *from, uint8_t *to)
+{
+    int size = s->height * s->width;
+    memset(to, 0, (s->channels + 3) / 4 * size);
+    for (int c = 0; c < s->channels; c++)
+        for (int p = 0; p < size; p++)
+            to[c / 4 * size + p] |= (from[c * size + p] >= 0) << c % 4;
+}
+
+static void unpack(const Step *s, const uint8_t *from, float *to)
+{
+    int size = s->height * s->width;
+    for (int c = 0; c < s->channels; c++)
+        for (int p = 0; p < size; p++)
+            to[c * size + p] = from[c / 4 * size + p] >> c % 4 & 1 ? 1 : -1;
+}
+
+static void largest(const Step *s, const float *from, float *to)
+{
+    for (int c = 0; c < s->channels; c++, from += s->height * s->width)
+        for (int y = 0; y < s->rows; y++)
+            for (int x = 0; x < s->columns; x++, to++) {
+                int started = 0;
+                for (int v = y * s->stride - s->top; v < y * s->stride - s->top + s->kernel; v++)
+                    for (int u = x * s->stride - s->left; u < x * s->stride - s->left + s->kernel; u++)
+                        if (v >= 0 && v < s->height && u >= 0 && u < s->width &&
+                            (!started++ || from[v * s->width + u] > *to))
+                            *to = from[v * s->width + u];
+            }
+}
+
+static void mean(const Step *s, const float *from, float *to)
+{
+    int size = s->height * s->width;
+    for (int c = 0; c < s->channels; c++) {
+        float sum = 0;
+        for (int p = 0; p < size; p++)
+            sum += *from++;
+        to[c] = sum / size;
+    }
+}
+/* end */
+
+/* run */
+void mplt_run(const Step *steps, int n, Memory m)
+{
+    for (const Step *s = steps; s < steps + n; s++) {
+        float *from = m.reals + s->from, *to = m.reals + s->to;
+        switch (s->kind) {
+        case CONV_SIGNS: conv_signs(s, m); break;
+        case CONV_REALS: conv_reals(s, m); break;
+        case LINEAR_SIGNS: linear_signs(s, m); break;
+        case LINEAR_REALS: linear_reals(s, m); break;
+        case EACH:
+            for (int o = 0; o < s->outputs; o++)
+                finish(s, o, from + o * s->height * s->width, s->width, to);
+            break;
+        case ADD: add(s, from, m.reals + s->other, to); break;
+        case SIGN: sign(s, from, m.signs + s->to); break;
+        case UNPACK: unpack(s, m.signs + s->from, to); break;
+        case POOL: largest(s, from, to); break;
+        case MEAN: mean(s, from, to); break;
+        }
+    }
+}
+
+/* The logits of `n` images of numbers, one after the other; the first planes in memory are the image's */
+void mplt_logits(const Step *steps, int n_steps, Memory m, const float *images, int n, int size,
+                 float *logits, int classes)
+{
+    for (; n > 0; n--, images += size, logits += classes) {
+        memmove(m.reals, images, sizeof *images * size);
+        mplt_run(steps, n_steps, m);
+        memcpy(logits, m.reals + steps[n_steps - 1].to, sizeof *logits * classes);
+    }
+}
+/* end */
+
+/* data */
+
+/* classify */
+#ifdef MPLT_CLASSES
+/* The class of an image (its channels one after the other, a byte a pixel); writes MPLT_CLASSES logits */
+int mplt_classify(const uint8_t *image, float *logits)
+{
+    int best = 0, size = MPLT_PIXELS / MPLT_CHANNELS;
+    for (int i = 0; i < MPLT_PIXELS; i++)
+        memory.reals[i] = ((float)image[i] - mean_of[i / size]) / std_of[i / size];
+    mplt_logits(steps, sizeof steps / sizeof *steps, memory, memory.reals, 1, MPLT_PIXELS, logits,
+                MPLT_CLASSES);
+    for (int i = 1; i < MPLT_CLASSES; i++)
+        best = logits[i] > logits[best] ? i : best;
+    return best;
+}
+
+#ifdef MPLT_MAIN
+#include <stdio.h>
+
+int main(void)
+{
+    static uint8_t image[MPLT_PIXELS];
+    static float logits[MPLT_CLASSES];
+    while (fread(image, sizeof image, 1, stdin) == 1)
+        printf("%d\n", mplt_classify(image, logits));
+    return 0;
+}
+#endif
+#endif
+/* end */
