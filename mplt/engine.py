@@ -80,12 +80,13 @@ class MpltEngine:
 # %% ../nbs/13_engine.ipynb #08786c28
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(k) for k, _ in node.value]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
+        keys = set()
+        for key in (self.construct_object(k) for k, _ in node.value):
+            if key in keys:
                 raise yaml.constructor.ConstructorError(
                     problem=f"{key!r} is there twice", problem_mark=node.start_mark
                 )
+            keys.add(key)
         return super().construct_mapping(node, deep)
 
 

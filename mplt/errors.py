@@ -42,8 +42,8 @@ def check_name(
     what: str,  # What the name stands for, as the error calls it
 ):
     "Refuse a name that a shell or a path could misunderstand"
-    if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        expected = "letters, digits, '_' and '-', a letter or digit first"
+    if not isinstance(name, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_-]{0,99}", name):
+        expected = "a letter, then letters, digits, '_' and '-', 100 at most"
         raise UserError(f"{what} {name!r} is no name: expected {expected}")
 
 # %% ../nbs/00_errors.ipynb #4114f437

@@ -6,8 +6,8 @@
 __all__ = ['NUMERICS', 'MEASURED', 'NUMBERS', 'GET_IT', 'IF_THERE', 'NOT_ALL_METHODS', 'FIRST', 'config_hash', 'write', 'reading',
            'read_rows', 'read_row', 'read_record', 'holds', 'published_folder', 'is_published', 'has_ticket',
            'finished', 'find', 'folder_of', 'publish', 'processor', 'commit', 'provenance', 'record_machine',
-           'reserved', 'new_model', 'layer_counts', 'rebuilt', 'after_binarising', 'leave_level', 'add_rows',
-           'shuffled', 'controls', 'renew_statistics', 'leave_controls', 'peak_memory', 'leave_summary', 'run']
+           'reserved', 'new_model', 'layer_counts', 'after_binarising', 'leave_level', 'add_rows', 'shuffled',
+           'controls', 'renew_statistics', 'leave_controls', 'peak_memory', 'leave_summary', 'run']
 
 # %% ../nbs/11_experiment.ipynb #6083554e
 import hashlib
@@ -20,7 +20,6 @@ import shutil
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
-from copy import deepcopy
 from dataclasses import asdict, fields
 from datetime import date
 from functools import partial
@@ -148,7 +147,8 @@ def is_published(folder, c: Config) -> bool:
     return Path(folder).resolve() == published_folder(c).resolve()
 
 
-def has_ticket(folder: Path, c: Config) -> bool:
+def has_ticket(folder: Path, c: Config, row: dict) -> bool:
+    "Is the ticket there, and is it that of this row?"
     if c.method == "dense" and is_published(folder, c):
         return True  # git does not keep its weights
     try:
@@ -156,7 +156,8 @@ def has_ticket(folder: Path, c: Config) -> bool:
     except UserError as e:
         log.warning(f"{e}: the run is not finished")
         return False
-    return (said.get("config_hash"), said.get("cycle")) == (config_hash(c), c.cycles)
+    asked = dict(config_hash=config_hash(c), cycle=c.cycles, test_accuracy=row["test_accuracy"])
+    return {k: said.get(k) for k in asked} == asked
 
 
 def finished(
@@ -179,9 +180,10 @@ def finished(
         len(summary) == 1
         and list(levels.cycle) == cycles
         and levels.drop(columns="cycle").iloc[-1].dropna().to_dict() == row
-        and list(layers.cycle.unique()) == cycles
+        and layers.groupby("cycle").weights.sum().to_dict() == levels.weights_total.to_dict()
+        and layers.groupby("cycle").kept.sum().to_dict() == levels.weights_kept.to_dict()
         and curves.groupby("cycle").epoch.max().to_dict() == dict.fromkeys(cycles, c.epochs)
-        and has_ticket(folder, c)
+        and has_ticket(folder, c, row)
     )
 
 # %% ../nbs/11_experiment.ipynb #6e98d3c5
@@ -335,17 +337,6 @@ def layer_counts(
     return rows.rename_axis("layer").reset_index()
 
 # %% ../nbs/11_experiment.ipynb #58326870
-def rebuilt(
-    file,  # A ticket
-    model,  # The network it is of
-) -> torch.nn.Module:  # On the model's device
-    "The network of a ticket, with the γ and β of batch normalisation, which a ticket no longer tells apart"
-    net = ticket.load(file)
-    for name, norm in ticket.norms(model).items():
-        net.set_submodule(name, deepcopy(norm))
-    return net.to(next(model.parameters()).device)
-
-
 @torch.no_grad()
 def after_binarising(
     net,  # A network rebuilt from its ticket; it is changed
@@ -353,8 +344,8 @@ def after_binarising(
     source: Source,  # What they are images of
     seed: int,  # Of the order in which images come
 ) -> float:  # Test accuracy, a fraction
-    """Accuracy with the signs of the weights and each layer's gain; batch normalisation takes its
-    statistics anew from the training images (CIFAR-10's flipped at random, not shifted)"""
+    """Accuracy with the signs of the weights and each layer's gain; batch normalisation goes on
+    averaging its statistics, once through the training images (CIFAR-10's flipped at random, not shifted)"""
     for m in weighted(net).values():
         m.weight.copy_(used_weight(m.weight, m.weight != 0, 1))
     net.train()
@@ -386,11 +377,8 @@ def leave_level(folder, c, source, parts, model, cycle):
     row = dict.fromkeys(FIRST) | asdict(c) | measured
     row |= dict(sparsity=model.subnet.sparsity, ticket_bytes=size, config_hash=name)
     row |= dict(weights_total=layers.weights.sum(), weights_kept=layers.kept.sum())
-    row |= dict(binarised_test_accuracy=None, cycle=cycle)
-    if c.method == "edge-popup":
-        row["binarised_test_accuracy"] = after_binarising(
-            rebuilt(file, model), parts, source, c.seed
-        )
+    binarised = after_binarising(net, parts, source, c.seed) if c.method == "edge-popup" else None
+    row |= dict(binarised_test_accuracy=binarised, cycle=cycle)
     add_rows(folder / "layers.csv", cycle, layers)
     add_rows(folder / "levels.csv", cycle, pd.DataFrame([row]))
 
@@ -454,7 +442,7 @@ def renew_statistics(
 @torch.no_grad()
 def leave_controls(folder, c, source, parts, model):
     "Write how good the ticket's controls are: controls.csv"
-    net, rows = rebuilt(folder / "ticket.safetensors", model), []
+    net, rows = ticket.load(folder / "ticket.safetensors").to(parts.val.y.device), []
     for control, (weights, mask) in controls(model).items():
         for k, layer in weighted(net).items():
             layer.weight.copy_(used_weight(weights[k], mask[k], METHODS[c.method].weight_bits))

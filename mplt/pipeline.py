@@ -59,13 +59,12 @@ def suite_params(
 
 def check_runs(suite, defaults, runs):
     "Refuse runs that have no name of their own or no data set, and settings that have no name"
+    alike = {}
     for key, given in runs.items():
         check_name(key, f"runs of suite {suite}:")
-        if alike := [k for k in runs if k != key and str(k).lower() == key.lower()]:
-            expected = (
-                "expected names that differ in more than case, since on some disks that is none"
-            )
-            raise UserError(f"runs of suite {suite}: {key!r} and {alike[0]!r}: {expected}")
+        if (other := alike.setdefault(key.lower(), key)) != key:
+            why = "expected names that differ in more than case, which some disks do not tell apart"
+            raise UserError(f"runs of suite {suite}: {other!r} and {key!r}: {why}")
         if not isinstance(given, dict) or not isinstance(given.get("dataset"), str):
             expected = "expected settings such as arch and method, among them one dataset"
             raise UserError(f"runs.{key} of suite {suite} is {given!r}: {expected}")

@@ -122,7 +122,7 @@ def keep_memory():
 
 # %% ../nbs/08_train.ipynb #db815c2e
 class Stopped(Exception):
-    "Training was asked to stop, and its state is saved; a sentence, and the signal's number"
+    "Training was asked to stop, and its state is saved if it has a file; a sentence, and the signal's number"
 
 
 @contextmanager
@@ -272,7 +272,8 @@ log = logging.getLogger("mplt")
 def end_epoch(run: Run):  # At the end of an epoch
     "Tell of an epoch whose steps are done; raises `UserError` if training has diverged"
     row, trained = run.rows[-1], [p for p in run.model.parameters() if p.requires_grad]
-    if not (math.isfinite(row["train_loss"]) and all(p.isfinite().all() for p in trained)):
+    losses = row["train_loss"], row["val_loss"]
+    if not (all(map(math.isfinite, losses)) and all(p.isfinite().all() for p in trained)):
         what = f"training diverged in epoch {row['epoch']} (loss {row['train_loss']:.3g})"
         raise UserError(f"{what}: try a lower lr")
     accuracy = f"accuracy {row['train_accuracy']:.3f}, validation {row['val_accuracy']:.3f}"

@@ -139,9 +139,8 @@ def measured(case):
             rows = pd.read_csv(folder / f"{file}.csv")[columns]
             out |= {f"{k}, row {i}": v for k in columns for i, v in rows[k].dropna().items()}
         for path in folder / "ticket.safetensors", *sorted(folder.glob("cycles/*.safetensors")):
-            norms = ticket.norms(net := ticket.load(path))  # rounded; as trained in val_loss
-            for k, v in net.state_dict().items():
-                if k.rpartition(".")[0] not in norms:
+            for k, v in ticket.load(path).state_dict().items():
+                if v.is_floating_point():
                     out |= projected(f"{k} in {path.stem}", v)
     return out
 

@@ -191,6 +191,7 @@ BAD = [
     ("lenet5-dense:", "fc1-mpt-1-32:", "'fc1-mpt-1-32' is there twice"),
     ("lenet5-dense:", "FC1-mpt-1-32:", "names that differ in more than case"),
     ("lenet5-dense:", "lenet5.dense:", "'lenet5.dense' is no name"),
+    ("lenet5-dense:", "1e5:", "'1e5' is no name"),
     ("lenet5-dense:", '"a;touch X":', "'a;touch X' is no name"),
     ("lenet5-dense:", '"$(touch X)":', "is no name"),
     ("lenet5-dense:", "../../../mydata:", "'../../../mydata' is no name"),

@@ -62,12 +62,8 @@ def spoil(file, how):
         file.write_bytes(bytes(range(256)) * 8)
     if how == "a folder":
         file.unlink(), file.mkdir()
-    if how == "of another run" and file.suffix != ".safetensors":
+    if how == "of another run":
         file.write_bytes(file.read_bytes().replace(config_hash().encode(), b"0" * 12))
-    elif how == "of another run":
-        header, packed = ticket.read_file(file)
-        header = {k: v for k, v in header.items() if k not in ("format", "sha256")}
-        ticket.write_file(file, header | dict(config_hash="0" * 12), packed)
 
 
 def config_hash():
@@ -226,8 +222,18 @@ def test_what_it_says_of_itself_is_compared(folder):
         finished(folder, c)
     changed(folder / "summary.csv", ",0.0013,", ",0.0012,")
     assert finished(folder, c)
-    changed(folder / "summary.csv", f",{row['test_accuracy']},", ",0.999,")
-    assert not finished(folder, c)
+    for file in "summary.csv", "levels.csv":
+        changed(folder / file, f",{row['test_accuracy']},", ",0.999,")
+        assert not finished(folder, c), "neither the row alone, nor against its ticket"
+
+
+def test_layers_are_those_of_the_row(folder):
+    c, file = config(**SETTINGS), folder / "layers.csv"
+    lines = file.read_text().splitlines(True)
+    for fewer in lines[:-1], [*lines[:-1], lines[-1].replace(",84", ",85", 1)]:
+        assert "".join(fewer) != "".join(lines)
+        file.write_text("".join(fewer))
+        assert not finished(folder, c)
 
 
 def test_a_lost_record_is_told(folder, caplog):
