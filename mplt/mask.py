@@ -98,9 +98,15 @@ def masks_by_scope(
     topk: TopK = None,  # What has found the global threshold before; None: nothing
 ) -> dict:  # Layer name: its mask, bool, shape of its tensor
     "Keep the largest of each layer, or of the whole network; of equal ones, the first"
+    each = {name: TopK(f"scores or weights of layer {name!r}") for name in sizes}
     if pick(SCOPES, scope, "scope") == "layer":
-        return {name: TopK()(x, sparsity) for name, x in sizes.items()}
-    together = (topk or TopK())(torch.cat([x.flatten() for x in sizes.values()]), sparsity)
+        return {name: each[name](x, sparsity) for name, x in sizes.items()}
+    try:
+        together = (topk or TopK())(torch.cat([x.flatten() for x in sizes.values()]), sparsity)
+    except UserError:
+        for name, x in sizes.items():
+            each[name](x, sparsity)  # says which layer it is
+        raise
     parts = together.split([x.numel() for x in sizes.values()])
     return {name: part.view(x.shape) for part, (name, x) in zip(parts, sizes.items())}
 

@@ -156,3 +156,19 @@ def test_fit_trains_at_the_sparsity_it_was_converted_to(method, has):
     ):
         fit(net, parts, None, SimpleNamespace(sparsity=0.5, batch_size=2))
     assert net.subnet.sparsity == has
+
+
+@pytest.mark.parametrize(
+    "method, scope",
+    [("mpt-1-32", "layer"), ("mpt-1-32", "global"), ("imp", "layer"), ("imp", "global")],
+)
+def test_nan_names_its_layer(method, scope):
+    net = as_subnet(
+        build("fc1", (1, 28, 28), 10, 0.1), method, 0.0 if method == "imp" else 0.5, scope=scope
+    )
+    part = net.fc2.parametrizations.weight
+    numbers = part.original if method == "imp" else part[0].scores
+    with torch.no_grad():
+        numbers[0, 0] = float("nan")
+    with pytest.raises(UserError, match="layer 'fc2' are not all numbers"):
+        set_sparsity(net, 0.6) if method == "imp" else net(torch.zeros(1, 1, 28, 28))
