@@ -28,7 +28,7 @@ def pick(
     "`name` as `table` spells it, in whatever case; raises `UserError` that suggests the nearest name"
     as_is, known = {str(o): o for o in table}, {str(o).lower(): o for o in table}
     wanted = str(name).lower()
-    if str(name) in as_is or wanted in known:
+    if wanted in known:
         return as_is.get(str(name), known[wanted])
     nearest = get_close_matches(wanted, known, 1)
     hint = "it is one of " + ", ".join(map(str, table))

@@ -132,7 +132,7 @@ def holds(folder, c: Config) -> bool:  # Is it this run's? (No: it is free)
         theirs = {f.name: f.default for f in fields(c)} | said["config"] | said
     mine = asdict(c) | dict(numerics=NUMERICS)
     differ = [k for k in mine if theirs.get(k) != mine[k]]
-    if differ or theirs["config_hash"] != config_hash(c):
+    if differ or theirs.get("config_hash") != config_hash(c):
         which = f"another config ({', '.join(differ) or 'config_hash'} differ)"
         raise UserError(f"{folder} holds a run of {which}: give another folder, or delete it")
     return True
@@ -173,7 +173,7 @@ def finished(
         if (folder / f).exists():
             read_rows(folder / f, config_hash(c))
     summary, levels, layers, curves = (read_rows(folder / f, config_hash(c)) for f in NUMBERS)
-    row = read_row(folder)
+    row = summary.iloc[0].dropna().to_dict()
     if differ := ", ".join(k for k, v in asdict(c).items() if row.get(k, v) != v):
         raise UserError(f"{folder}/summary.csv is of another config ({differ} differ): {GET_IT}")
     return (

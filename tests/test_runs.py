@@ -217,6 +217,10 @@ def test_what_it_says_of_itself_is_compared(folder):
     with pytest.raises(UserError, match="holds a run of another config .lr differ"):
         finished(folder, c)
     changed(folder / "config.json", '"lr": 0.0013', '"lr": 0.0012')
+    changed(folder / "config.json", '"config_hash"', '"hash"')
+    with pytest.raises(UserError, match="holds a run of another config .config_hash differ"):
+        finished(folder, c)
+    changed(folder / "config.json", '"hash"', '"config_hash"')
     changed(folder / "summary.csv", ",0.0012,", ",0.0013,")
     with pytest.raises(UserError, match="summary.csv is of another config .lr differ"):
         finished(folder, c)
