@@ -336,6 +336,70 @@ def test_what_load_would_refuse_is_not_saved(tmp_path, method, change, says):
     assert not (tmp_path / "t").exists()
 
 
+def replace_head(net):
+    net.fc3 = nn.Linear(100, 10)
+
+
+def add_layer(net):
+    net.fc4 = nn.Linear(10, 10)
+
+
+def narrow(net):
+    net.fc1.weight.data = net.fc1.weight.data[:5]
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (replace_head, r"fc3.bias was nothing and is \(10,\)"),
+        (add_layer, r"fc4.bias was nothing and is \(10,\)"),
+    ],
+)
+def test_a_network_altered_after_it_was_built_is_not_saved(tmp_path, change, says):
+    net = as_subnet(build("fc1", (1, 28, 28), 10), "mpt-1-32", 0.5)
+    change(net)
+    with pytest.raises(UserError, match=f"altered after it was built: {says}"):
+        ticket.save(tmp_path / "t", net)
+    net = build("fc1", (1, 28, 28), 10)
+    narrow(net)
+    net = as_subnet(net, "dense", 0)
+    with pytest.raises(UserError, match=r"fc1.weight was \(300, 784\) and is \(5, 784\)"):
+        ticket.save(tmp_path / "t", net)
+    assert not (tmp_path / "t").exists()
+
+
+def test_sizes_that_load_refuses_are_not_saved(tmp_path, monkeypatch):
+    def own():
+        return nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)
+        )
+
+    ticket.save(tmp_path / "fits", as_subnet(own(), "mpt-1-32", 0.5, in_shape=(1, 512, 512)))
+    ticket.load(tmp_path / "fits", own())
+    large = as_subnet(own(), "mpt-1-32", 0.5, in_shape=(1, 513, 512))
+    with pytest.raises(UserError, match=r"does not fit into a ticket: in_shape is \(1, 513, 512\)"):
+        ticket.save(tmp_path / "t", large)
+    monkeypatch.setattr(ticket, "MAX_WEIGHTS", 10)
+    for net in own(), build("fc1", (1, 28, 28), 10):
+        with pytest.raises(UserError, match="a ticket at most 10"):
+            ticket.save(tmp_path / "t", as_subnet(net, "mpt-1-32", 0.5))
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0])
+def test_zeros_of_trained_signs_come_back(tmp_path, value):
+    net = as_subnet(nn.Sequential(nn.Linear(4, 4)), "bnn-1-32", 0)
+    weight = net[0].parametrizations.weight.original.data
+    weight[0] = value
+    ticket.save(tmp_path / "t", net)
+    again = ticket.load(tmp_path / "t", nn.Sequential(nn.Linear(4, 4)))
+    assert (again[0].weight == net[0].weight).all()
+    weight.fill_(value)
+    ticket.save(tmp_path / "t", net)
+    again = ticket.load(tmp_path / "t", nn.Sequential(nn.Linear(4, 4)))
+    assert not again[0].weight.any() and not net[0].weight.any()
+
+
 def test_a_layer_with_an_unlucky_name(tmp_path):
     class Net(nn.Module):
         def __init__(self):
