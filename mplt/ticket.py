@@ -226,8 +226,8 @@ def check_kept(
 ):
     "Do the masks keep what the sparsity says? Raises ValueError"
     kept, sparsity = header["kept"], header["subnet"]["sparsity"]
-    masked = {} if header["subnet"]["method"] == "dense" else originals(model)
-    sizes = {k: w.numel() for k, w in masked.items()}
+    layers = {} if header["subnet"]["method"] == "dense" else originals(model)
+    sizes = {k: w.numel() for k, w in layers.items()}
     total = sum(sizes.values())
     if header["subnet"]["scope"] == "global":
         good = kept.keys() == sizes.keys() and all(
