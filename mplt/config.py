@@ -132,13 +132,13 @@ RESIDUAL = dict(weight_decay=5e-4, epochs=100, batch_size=256)
 IMAGENET = dict(lr=0.256, epochs=105, warmup=5, batch_size=256, label_smoothing=0.1)
 IMAGENET_SGD = IMAGENET | dict(momentum=0.875, weight_decay=3.05e-5)
 HALF = dict(sparsity=0.5)
-SMALL = HALF | dict(weight_decay=1e-4, epochs=250)
-BINARY = HALF | dict(optimizer="adam", bn="plain")
+SMALL = HALF | dict(weight_decay=1e-4, epochs=100)
+BINARY = HALF | dict(optimizer="adam", bn="plain", epochs=100)
 PAPER = {  # group of networks: settings of dense training, tickets, tickets with binary activations
-    "fc": (FC, SMALL, BINARY | dict(epochs=250)),
-    "conv": (CONV, SMALL, BINARY | dict(epochs=250)),
-    "vgg": (CONV, HALF | dict(optimizer="adam", epochs=100), BINARY | dict(lr=2e-4, epochs=100)),
-    "residual": (RESIDUAL, HALF | RESIDUAL, BINARY | dict(epochs=100, batch_size=256)),
+    "fc": (FC, SMALL, BINARY),
+    "conv": (CONV, SMALL, BINARY),
+    "vgg": (CONV, HALF | dict(optimizer="adam", epochs=100), BINARY | dict(lr=2e-4)),
+    "residual": (RESIDUAL, HALF | RESIDUAL, BINARY | dict(batch_size=256)),
     "imagenet": (IMAGENET_SGD, HALF | IMAGENET_SGD, BINARY | IMAGENET),
 }
 GROUPS = {"fc1": "fc", "lenet5": "fc", "vgg-small": "vgg"} | dict.fromkeys(RESNETS, "residual")
@@ -168,7 +168,7 @@ def recipe(
         raise UserError(f"recipe 'paper' does not fit method {method!r}: it has none, take short")
     settings = COMMON | own
     if arch in RESNETS and settings["bn"] == "none":
-        settings["bn"] = "plain" if method == "random" else "learned"
+        settings["bn"] = "plain" if row.weights == "frozen" else "learned"
     return settings
 
 # %% ../nbs/07_config.ipynb #f8e21b35

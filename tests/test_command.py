@@ -234,7 +234,7 @@ def test_every_recipe():
             with pytest.raises(UserError, match="recipe 'paper' does not fit method"):
                 config(**given)
     assert config(recipe="paper", arch="conv4", lr=0.3).lr == 0.3
-    assert config(recipe="paper", arch="conv4").epochs == 250
+    assert config(recipe="paper", arch="conv4").epochs == 100
 
 
 def test_photographs(tmp_path, monkeypatch):
