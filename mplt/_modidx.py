@@ -230,6 +230,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'mplt.report.gather': ('report.html#gather', 'mplt/report.py'),
                              'mplt.report.headed': ('report.html#headed', 'mplt/report.py'),
                              'mplt.report.iterations': ('report.html#iterations', 'mplt/report.py'),
+                             'mplt.report.leading': ('report.html#leading', 'mplt/report.py'),
                              'mplt.report.learning_curves': ('report.html#learning_curves', 'mplt/report.py'),
                              'mplt.report.ledger': ('report.html#ledger', 'mplt/report.py'),
                              'mplt.report.metrics': ('report.html#metrics', 'mplt/report.py'),

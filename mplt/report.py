@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['NETWORK', 'LINE', 'SETTING', 'ORDER', 'HEADINGS', 'CONV4', 'TICKET', 'BINARY', 'CLAIMS', 'COLORS', 'DASHES',
            'MARKERS', 'PRUNED', 'REMAINING', 'KEPT', 'TEST', 'VALIDATION', 'LOSS', 'SURVIVORS', 'gather', 'variants',
-           'over_seeds', 'best', 'percent', 'headed', 'table1', 'against_published', 'table2', 'against_controls',
-           'best_of', 'seeds_alone', 'verdict', 'said_of', 'ledger', 'accuracy_vs_pruned', 'accuracy_vs_width',
-           'binarisation', 'learning_curves', 'survivors', 'iterations', 'accuracy_vs_remaining', 'save_figure',
-           'save_table', 'metrics']
+           'over_seeds', 'best', 'leading', 'percent', 'headed', 'table1', 'against_published', 'table2',
+           'against_controls', 'best_of', 'seeds_alone', 'verdict', 'said_of', 'ledger', 'accuracy_vs_pruned',
+           'accuracy_vs_width', 'binarisation', 'learning_curves', 'survivors', 'iterations', 'accuracy_vs_remaining',
+           'save_figure', 'save_table', 'metrics']
 
 # %% ../nbs/12_report.ipynb #09e53f5a
 from dataclasses import fields
@@ -81,6 +81,17 @@ def best(
     pruned = settings.query("sparsity > 0 or cycles == 0")  # cycles begin with the whole network
     ranked = pruned.sort_values(["val_accuracy", "sparsity"], ascending=False)
     return ranked.drop_duplicates([*NETWORK, *LINE]).sort_index().reset_index(drop=True)
+
+# %% ../nbs/12_report.ipynb #c7c1e002
+def leading(
+    levels: pd.DataFrame,  # Rows of levels.csv
+) -> pd.DataFrame:  # Some of them
+    "Of each network, method, BN and scope the way of training with the highest validation accuracy"
+    rows = variants(levels)
+    ways = rows.groupby([*NETWORK, *LINE]).ngroup()
+    ranked = rows.assign(way=ways).sort_values("val_accuracy")
+    first = ranked.drop_duplicates([*NETWORK, "method", "bn", "scope"], keep="last")
+    return levels[ways.isin(first.way)]
 
 # %% ../nbs/12_report.ipynb #0c7d2e94
 HEADINGS = {
