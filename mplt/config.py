@@ -21,7 +21,7 @@ from .binarize import SURROGATES
 from .data import SOURCES
 from .errors import UserError, pick
 from .mask import SCOPES, SPARSITIES
-from .models import ARCHS, BNS, INITS, RESNETS
+from .models import ARCHS, BNS, INITS, RESNETS, WIDTHS
 from .prune import final_sparsity
 from .subnet import METHODS, Subnet
 
@@ -52,7 +52,7 @@ class Config:
     method: str = setting("mpt-1-32", METHODS, "row of the grid of methods")
     sparsity: float = setting(None, SPARSITIES, "fraction of the weights removed, after all cycles")
     scope: str = setting("layer", SCOPES, "sparsity of each layer, or of the whole network")
-    width: float = setting(1.0, pd.Interval(0, 1000), "factor on the network's hidden sizes")
+    width: float = setting(1.0, WIDTHS, "factor on the network's hidden sizes")
     bn: str = setting(None, BNS, "batch normalisation")
     init: str = setting("kaiming_normal", INITS, "distribution of the random weights")
     scale_fan: bool = setting(False, YES_NO, "scale frozen weights for the inputs that are kept")

@@ -4,24 +4,35 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'Method', 'used_weight', 'UsedWeight', 'Masked', 'OneThreshold', 'Subnet', 'weighted', 'masked',
-           'originals', 'own_state', 'convert_layer', 'make_bare', 'foreign', 'check_images', 'check_network',
-           'subnet_of', 'masks', 'set_sparsity', 'as_subnet']
+           'originals', 'own_state', 'outline', 'convert_layer', 'make_bare', 'foreign', 'check_images',
+           'check_outline', 'check_layers', 'check_network', 'subnet_of', 'masks', 'set_sparsity', 'as_subnet']
 
 # %% ../nbs/05_subnet.ipynb #8aa842ff
+import re
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from fastcore.meta import delegates
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from .binarize import SURROGATES, check_shape, gain
 from .errors import UserError, pick
 from .mask import SCOPES, TopK, masks_by_scope, removed
-from .models import INITS, binary_activations, draw_scores, draw_weight, laid_out, set_bn
+from mplt.models import (
+    INITS,
+    binary_activations,
+    build,
+    draw_scores,
+    draw_weight,
+    laid_out,
+    set_bn,
+    spec_of,
+)
 
 # %% ../nbs/05_subnet.ipynb #c57a0fc1
 @dataclass(frozen=True)
@@ -175,10 +186,12 @@ class Subnet:
         row, who, fan, shape = self.row, self.method, self.scale_fan, self.in_shape
         whole = type(self.seed) is int and 0 <= self.seed < 2**32
         fraction = isinstance(fan, (int, float)) and fan is not True and 0 <= fan <= 1
+        drawn = type(self.draw) is int and self.draw >= 0
         image = isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)
         unmasked, signs = row.mask == "none", row.activation_bits == 1
         for key, fits, why in (
             ("seed", whole, "it is a whole number from 0 to 2**32 - 1"),
+            ("draw", drawn, "it is a whole number, the cycle in which weights are drawn, or 0"),
             ("bn", self.bn in (None, "plain", "learned"), "no layer is removed, only changed"),
             ("scale_fan", fraction, "it is a fraction of the inputs, for instance 1 - sparsity"),
             ("in_shape", shape is None or image, "it is (channels, height, width) of an image"),
@@ -203,7 +216,9 @@ def masked(
 ) -> dict:  # Layer name: the `Masked` in front of its weight; no entry for a layer without one
     "What masks and binarises the layers of a network"
     layers = weighted(model).items()
-    return {k: m.parametrizations.weight[0] for k, m in layers if parametrize.is_parametrized(m)}
+    front = {k: m for k, m in layers if parametrize.is_parametrized(m, "weight")}
+    parts = {k: m.parametrizations.weight[0] for k, m in front.items()}
+    return {k: part for k, part in parts.items() if isinstance(part, Masked)}
 
 
 def originals(
@@ -217,8 +232,23 @@ def originals(
 def own_state(
     model: nn.Module,  # Any network
 ) -> dict:  # Name: tensor of the state dict
-    "What a network has beside weights with something in front of them"
-    return {k: v for k, v in model.state_dict().items() if ".parametrizations." not in f".{k}"}
+    "What a network has beside masked weights"
+    ours = tuple(f"{k}.parametrizations.weight." for k in masked(model))
+    return {k: v for k, v in model.state_dict().items() if not k.startswith(ours)}
+
+
+def outline(
+    model: nn.Module,  # Any network, converted or not
+) -> dict:  # Name of a module: its kind and settings; name of a tensor: its shape
+    "What a network consists of, but for what masks its layers and what only training uses"
+    ours = tuple(f"{k}.parametrizations" for k in masked(model))
+    modules = {k: m for k, m in model.named_modules() if not k.startswith(ours)}
+    kinds = {k: type(m).__name__.removeprefix("Parametrized") for k, m in modules.items()}
+    said = {k: re.sub("momentum=[^,)]*,? ?", "", m.extra_repr()) for k, m in modules.items()}
+    found = {k: f"{kind}({said[k]})" for k, kind in kinds.items()}
+    found |= {f"{k}.weight": tuple(w.shape) for k, w in originals(model).items()}
+    state = own_state(model).items()
+    return found | {k: tuple(getattr(v, "shape", ())) for k, v in state}
 
 # %% ../nbs/05_subnet.ipynb #7f0e3399
 def convert_layer(
@@ -263,10 +293,12 @@ def foreign(
     model: nn.Module,  # Any network, converted or not
 ) -> list:  # Names of parameters
     "The parameters that belong to no convolution, linear layer or batch normalisation"
-    norms = [k for k, m in model.named_modules() if isinstance(m, _BatchNorm)]
+    named = dict(model.named_modules(remove_duplicate=False))
+    norms = [k for k, m in named.items() if isinstance(m, _BatchNorm)]
+    masked_ones = tuple(f"{k}.parametrizations.weight." for k in masked(model))
     ours = {f"{k}.{o}".lstrip(".") for k in (*weighted(model), *norms) for o in ("weight", "bias")}
     names = (k for k, _ in model.named_parameters(remove_duplicate=False))
-    return [k for k in names if k not in ours and ".parametrizations." not in f".{k}"]
+    return [k for k in names if k not in ours and not k.startswith(masked_ones)]
 
 # %% ../nbs/05_subnet.ipynb #22690c7a
 def check_images(
@@ -293,7 +325,44 @@ def check_images(
             how = "put a sign, as the last step before it, or use a method with 32-bit activations"
             raise UserError(f"layer {name!r} sees activations that are not ±1: {how}")
 
+# %% ../nbs/05_subnet.ipynb #9809cb01
+def check_outline(
+    model: nn.Module,  # Any network
+    before: dict,  # From `outline`
+    since: str,  # What happened then
+):
+    "Refuse a network that is not what it was"
+    now = outline(model)
+    for name in sorted(before.keys() | now.keys()):
+        if (was := before.get(name, "nothing")) != (found := now.get(name, "nothing")):
+            what = f"the network was altered after {since}"
+            name = name or "it"
+            raise UserError(f"{what}: {name} was {was} and is {found}: convert a network as built")
+
 # %% ../nbs/05_subnet.ipynb #27a25f47
+def check_layers(
+    model: nn.Module,  # To convert
+):
+    "Refuse layers whose weights are not one plain float32 parameter each"
+    for name, layer in model.named_modules(remove_duplicate=False):
+        if not isinstance(layer, (_ConvNd, nn.Linear)):
+            continue
+        if name not in weighted(model):
+            raise UserError(f"layer {name!r} stands in the network twice: a ticket needs it once")
+        weight = layer._parameters.get("weight")
+        if weight is None or is_lazy(weight) or not weight.numel():
+            why = "it is made by something else (weight_norm, prune), not there yet, or empty"
+            raise UserError(f"the weight of layer {name!r} cannot be masked: {why}")
+        if weight.dtype != torch.float32:
+            what = f"the weight of layer {name!r} is {weight.dtype}"
+            raise UserError(f"{what}: convert the network in float32")
+    first = {}
+    for name, layer in weighted(model).items():
+        if (other := first.setdefault(id(layer.weight), name)) != name:
+            why = "a ticket needs a weight for each layer"
+            raise UserError(f"layers {other!r} and {name!r} share one weight: {why}")
+
+
 def check_network(
     model: nn.Module,  # To convert
     subnet: Subnet,  # To what
@@ -305,26 +374,20 @@ def check_network(
         raise UserError(f"the network {what}: put some into an nn.Sequential")
     if masked(model):
         raise UserError("the network has been converted already: build a new one")
-    owner = {}
-    for name, layer in layers.items():
-        first, kind = owner.setdefault(id(layer.weight), name), layer.weight.dtype
-        if first != name:
-            why = "a ticket needs a weight for each layer"
-            raise UserError(f"layers {first!r} and {name!r} share one weight: {why}")
-        if kind != torch.float32:
-            raise UserError(
-                f"the weight of layer {name!r} is {kind}: convert the network in float32"
-            )
+    check_layers(model)
     if subnet.row.weights == "frozen" and (other := foreign(model)):
         where = "belongs to neither a convolution, a linear layer nor batch normalisation"
         raise UserError(f"parameter {other[0]!r} {where}: {subnet.method} cannot freeze it")
-    built_for = getattr(getattr(model, "spec", None), "in_shape", subnet.in_shape)
-    if subnet.in_shape != built_for:
-        raise UserError(f"in_shape {subnet.in_shape} does not fit: it was built for {built_for}")
+    if spec := spec_of(model):
+        if subnet.in_shape != spec.in_shape:
+            what = f"in_shape {subnet.in_shape} does not fit"
+            raise UserError(f"{what}: it was built for {spec.in_shape}")
+        with torch.device("meta"):
+            check_outline(model, outline(build(**asdict(spec))), "it was built")
     if subnet.row.activation_bits == 1 and not subnet.in_shape:
         how = "give in_shape, the (channels, height, width) of an image"
         raise UserError(f"binary activations are checked on one forward pass: {how}")
-    if subnet.row.activation_bits == 1 or (subnet.in_shape and not hasattr(model, "spec")):
+    if subnet.row.activation_bits == 1 or (subnet.in_shape and not spec):
         check_images(model, subnet)
 
 # %% ../nbs/05_subnet.ipynb #441d26a3
@@ -332,7 +395,9 @@ def subnet_of(
     model: nn.Module,  # From `as_subnet`
 ) -> Subnet:  # Method, sparsity, seed and the other choices
     "What a network was converted with; raises `UserError` for any other network"
-    if not hasattr(model, "subnet"):
+    if hasattr(model, "_orig_mod"):
+        raise UserError("the network was compiled: give the network itself, its _orig_mod")
+    if not isinstance(getattr(model, "subnet", None), Subnet):
         what = "the network has not been converted, or was rebuilt from a ticket"
         raise UserError(f"{what}: give one that comes from as_subnet")
     return model.subnet
@@ -376,7 +441,7 @@ def as_subnet(
     **choices,  # The others of `Subnet`
 ) -> nn.Module:  # The same model
     "Turn a network into a method's; raises `UserError` for what the method cannot be applied to"
-    known = dict(in_shape=model.spec.in_shape) if hasattr(model, "spec") else {}
+    known = dict(in_shape=spec.in_shape) if (spec := spec_of(model)) else {}
     subnet = Subnet(method, sparsity, seed, **known | choices)
     check_network(model, subnet)
     make_bare(model, subnet)
@@ -387,6 +452,6 @@ def as_subnet(
         network.parts.extend(masked(model).values())
         model.register_forward_pre_hook(network.begin)
         model.register_forward_hook(network.end, always_call=True)
-    model.subnet = replace(subnet, sparsity=0.0)
+    model.subnet, model.outline = replace(subnet, sparsity=0.0), outline(model)
     set_sparsity(model, sparsity)
     return model

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['coder', 'bit', 'FORMAT', 'MAX_WEIGHTS', 'MAX_IMAGE', 'SPEC', 'MAX_BYTES', 'entropy', 'chances', 'encode', 'decode',
            'from_seed', 'layer_tensors', 'own_tensors', 'check_plain', 'check_model', 'describe', 'is_shape',
-           'check_header', 'check_size', 'check_kept', 'check_plan', 'check_built', 'sealed', 'write_file', 'save',
-           'read_file', 'info', 'pop', 'read_mask', 'read_weight', 'fill', 'load']
+           'check_header', 'check_size', 'check_kept', 'check_plan', 'sealed', 'write_file', 'save', 'read_file',
+           'info', 'pop', 'read_mask', 'read_weight', 'fill', 'load']
 
 # %% ../nbs/09_ticket.ipynb #218eaf33
 import hashlib
@@ -17,7 +17,6 @@ from pathlib import Path
 
 import constriction
 import numpy as np
-import pandas as pd
 import safetensors.torch
 import torch
 from torch import nn
@@ -26,7 +25,7 @@ from . import subnet
 from .binarize import gain
 from .errors import UserError, pick, replacing
 from .mask import removed
-from .models import build, draw_weight, laid_out
+from .models import WIDTHS, build, draw_weight, laid_out, spec_of
 from .subnet import METHODS, Subnet, masks, originals, weighted
 
 # %% ../nbs/09_ticket.ipynb #7dc692e1
@@ -165,7 +164,7 @@ def describe(
     initial: bool,  # Is it the mask with the initial weights?
 ) -> dict:  # As in the file, without the checksums
     "What a ticket says of its network"
-    choices, spec = subnet.subnet_of(model), getattr(model, "spec", None)
+    choices, spec = subnet.subnet_of(model), spec_of(model)
     unsaid = ("surrogate",) if initial else ("surrogate", "draw")
     return dict(
         format=FORMAT,
@@ -179,7 +178,7 @@ def describe(
 MAX_WEIGHTS, MAX_IMAGE = 2**27, 2**18
 SPEC = (  # a field of it, its types, what is allowed
     ("num_classes", (int,), range(1, 10**6 + 1)),
-    ("width", (int, float), pd.Interval(0, 1000)),
+    ("width", (int, float), WIDTHS),
 )
 
 
@@ -255,24 +254,6 @@ def check_plan(
     check_size(model)
     check_kept(model, header)
 
-
-def check_built(
-    model: nn.Module,  # From `build` and `as_subnet`
-):
-    "Refuse a network that is no longer the one that was built"
-    with torch.device("meta"):
-        new = build(**asdict(model.spec))
-    subnet.make_bare(new, model.subnet)
-    built, found = (
-        {f"{k}.weight": tuple(w.shape) for k, w in originals(m).items()}
-        | {k: tuple(v.shape) for k, v in subnet.own_state(m).items()}
-        for m in (new, model)
-    )
-    for name in sorted(built.keys() | found.keys()):
-        if (before := built.get(name, "nothing")) != (now := found.get(name, "nothing")):
-            what = f"the network was altered after it was built: {name} was {before} and is {now}"
-            raise UserError(f"{what}, which a ticket could not give back")
-
 # %% ../nbs/09_ticket.ipynb #e2907d4c
 def sealed(
     header: dict,
@@ -314,8 +295,7 @@ def save(
     "Write a ticket; raises `UserError` for a network that could not be rebuilt from it"
     header = describe(model, initial)
     choices, built = model.subnet, header["spec"]
-    if built:
-        check_built(model)
+    subnet.check_outline(model, model.outline, "its conversion")
     try:
         check_plan(header, None if built else model)
     except ValueError as e:

@@ -271,10 +271,15 @@ log = logging.getLogger("mplt")
 
 def end_epoch(run: Run):  # At the end of an epoch
     "Tell of an epoch whose steps are done; raises `UserError` if training has diverged"
-    row, trained = run.rows[-1], [p for p in run.model.parameters() if p.requires_grad]
+    row, trained = (
+        run.rows[-1],
+        [(k, p) for k, p in run.model.named_parameters() if p.requires_grad],
+    )
     losses = row["train_loss"], row["val_loss"]
-    if not (all(map(math.isfinite, losses)) and all(p.isfinite().all() for p in trained)):
-        what = f"training diverged in epoch {row['epoch']} (loss {row['train_loss']:.3g})"
+    lost = [k for k, p in trained if not p.isfinite().all()]
+    if lost or not all(map(math.isfinite, losses)):
+        layer = f", {lost[0].split('.parametrizations')[0]} is not finite" if lost else ""
+        what = f"training diverged in epoch {row['epoch']} (loss {row['train_loss']:.3g}{layer})"
         raise UserError(f"{what}: try a lower lr")
     accuracy = f"accuracy {row['train_accuracy']:.3f}, validation {row['val_accuracy']:.3f}"
     speed = f"{row['images_per_second']:.0f} images/s"
