@@ -6,8 +6,8 @@
 __all__ = ['NUMERICS', 'MEASURED', 'NUMBERS', 'GET_IT', 'IF_THERE', 'NOT_ALL_METHODS', 'FIRST', 'config_hash', 'write', 'reading',
            'read_rows', 'read_row', 'read_record', 'holds', 'published_folder', 'is_published', 'has_ticket',
            'finished', 'find', 'folder_of', 'publish', 'processor', 'commit', 'provenance', 'record_machine',
-           'reserved', 'new_model', 'layer_counts', 'after_binarising', 'leave_level', 'add_rows', 'shuffled',
-           'controls', 'renew_statistics', 'leave_controls', 'peak_memory', 'leave_summary', 'run']
+           'reserved', 'new_model', 'layer_counts', 'rebuilt', 'after_binarising', 'leave_level', 'add_rows',
+           'shuffled', 'controls', 'renew_statistics', 'leave_controls', 'peak_memory', 'leave_summary', 'run']
 
 # %% ../nbs/11_experiment.ipynb #6083554e
 import hashlib
@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import asdict, fields
 from datetime import date
 from functools import partial
@@ -337,6 +338,17 @@ def layer_counts(
     return rows.rename_axis("layer").reset_index()
 
 # %% ../nbs/11_experiment.ipynb #58326870
+def rebuilt(
+    file,  # A ticket
+    model,  # The network it is of
+) -> torch.nn.Module:  # On the model's device
+    "The network of a ticket, with the γ and β of batch normalisation, which a ticket no longer tells apart"
+    net = ticket.load(file)
+    for name, norm in ticket.norms(model).items():
+        net.set_submodule(name, deepcopy(norm))
+    return net.to(next(model.parameters()).device)
+
+
 @torch.no_grad()
 def after_binarising(
     net,  # A network rebuilt from its ticket; it is changed
@@ -377,8 +389,10 @@ def leave_level(folder, c, source, parts, model, cycle):
     row = dict.fromkeys(FIRST) | asdict(c) | measured
     row |= dict(sparsity=model.subnet.sparsity, ticket_bytes=size, config_hash=name)
     row |= dict(weights_total=layers.weights.sum(), weights_kept=layers.kept.sum())
-    binarised = after_binarising(net, parts, source, c.seed) if c.method == "edge-popup" else None
-    row |= dict(binarised_test_accuracy=binarised, cycle=cycle)
+    row |= dict(binarised_test_accuracy=None, cycle=cycle)
+    if c.method == "edge-popup":
+        net = rebuilt(file, model)
+        row["binarised_test_accuracy"] = after_binarising(net, parts, source, c.seed)
     add_rows(folder / "layers.csv", cycle, layers)
     add_rows(folder / "levels.csv", cycle, pd.DataFrame([row]))
 
@@ -442,7 +456,7 @@ def renew_statistics(
 @torch.no_grad()
 def leave_controls(folder, c, source, parts, model):
     "Write how good the ticket's controls are: controls.csv"
-    net, rows = ticket.load(folder / "ticket.safetensors").to(parts.val.y.device), []
+    net, rows = rebuilt(folder / "ticket.safetensors", model), []
     for control, (weights, mask) in controls(model).items():
         for k, layer in weighted(net).items():
             layer.weight.copy_(used_weight(weights[k], mask[k], METHODS[c.method].weight_bits))

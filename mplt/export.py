@@ -76,7 +76,7 @@ def _facts(net, header):
         "seed and initialisation": f"{subnet['seed']}, {subnet['init']}",
         "weights": f"{sum(header['kept'].values()) or total} of {total} kept",
     }
-    structure = ("spec", "subnet", "kept", "format")
+    structure = ("spec", "subnet", "kept", "format", "exact")
     claimed = {k.replace("_", " "): v for k, v in header.items() if k not in structure}
     return checked | claimed | checked  # the first sets the order
 

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['NETWORK', 'LINE', 'SETTING', 'ORDER', 'HEADINGS', 'CONV4', 'TICKET', 'BINARY', 'CLAIMS', 'COLORS', 'DASHES',
-           'MARKERS', 'PRUNED', 'REMAINING', 'KEPT', 'TEST', 'VALIDATION', 'LOSS', 'SURVIVORS', 'gather', 'variants',
-           'over_seeds', 'best', 'leading', 'percent', 'headed', 'table1', 'against_published', 'table2',
-           'against_controls', 'best_of', 'seeds_alone', 'verdict', 'said_of', 'ledger', 'accuracy_vs_pruned',
-           'accuracy_vs_width', 'binarisation', 'learning_curves', 'survivors', 'iterations', 'accuracy_vs_remaining',
-           'save_figure', 'save_table', 'metrics']
+           'MARKERS', 'PRUNED', 'REMAINING', 'KEPT', 'BYTES', 'TEST', 'VALIDATION', 'LOSS', 'SURVIVORS', 'gather',
+           'variants', 'over_seeds', 'best', 'leading', 'percent', 'headed', 'table1', 'against_published', 'table2',
+           'table4', 'against_controls', 'best_of', 'seeds_alone', 'verdict', 'said_of', 'ledger', 'accuracy_vs_pruned',
+           'accuracy_vs_width', 'accuracy_vs_bytes', 'binarisation', 'learning_curves', 'survivors', 'iterations',
+           'accuracy_vs_remaining', 'save_figure', 'save_table', 'metrics']
 
 # %% ../nbs/12_report.ipynb #09e53f5a
 from dataclasses import fields
@@ -182,6 +182,19 @@ def table2(
     columns = "dataset arch method bn scope sparsity weights kept ticket_bytes weight_bits"
     return headed(rows, f"{columns} fp32_bytes sign_bytes mask_bytes epochs seeds")
 
+# %% ../nbs/12_report.ipynb #d4b1e702
+def table4(
+    levels: pd.DataFrame,  # Rows of levels.csv
+) -> pd.DataFrame:  # From the smallest file to the best
+    "The files than which no smaller one has a higher validation accuracy"
+    rows = over_seeds(levels).sort_values(["dataset", "ticket_bytes"]).reset_index(drop=True)
+    highest = rows.groupby("dataset").val_accuracy.cummax()
+    smaller = highest.groupby(rows.dataset).shift(fill_value=0)
+    rows = rows[rows.val_accuracy > smaller]
+    rows = rows.assign(ticket_bytes=rows.ticket_bytes.round().astype(int))
+    columns = "dataset ticket_bytes arch width method bn scope sparsity"
+    return headed(rows, f"{columns} val_accuracy test_accuracy epochs seeds")
+
 # %% ../nbs/12_report.ipynb #940f4e04
 def against_controls(
     levels: pd.DataFrame,  # Rows of levels.csv
@@ -311,6 +324,7 @@ COLORS |= {"edge-popup": "C2", "mpt-1-32": "C0", "mpt-1-1": "C1"}
 DASHES = {1: "-", 2: "--", 3: ":", 0: "-."}  # of the lines of one method, in turn
 MARKERS = {1: "o", 2: "s", 3: "^", 0: "v"}
 PRUNED, REMAINING, KEPT = "% weights pruned", "% weights remaining", "% weights kept"  # axes
+BYTES = "bytes of the file"
 TEST, VALIDATION, LOSS = "test accuracy, %", "validation accuracy, %", "training loss, nats"
 
 # %% ../nbs/12_report.ipynb #5b90fe26
@@ -423,6 +437,23 @@ def accuracy_vs_width(
     pruned = (100 * tickets.sparsity).map(", {:g} % pruned".format)
     points = pd.concat([_points(tickets, pruned), dense])
     return _figure(points, "width", TEST, by=["dataset", "arch"])
+
+# %% ../nbs/12_report.ipynb #d4b1e705
+def accuracy_vs_bytes(
+    levels: pd.DataFrame,  # Rows of levels.csv
+    published: pd.DataFrame,  # Rows of data/published_bytes.csv, to stand beside ours
+) -> plt.Figure:
+    "Test accuracy against bytes of the file, on a logarithmic axis"
+    rows = over_seeds(levels).query('method != "random"')
+    points = _points(rows, ls="none", marker=".", label=rows.method)
+    fig = _figure(points.assign(**{BYTES: rows.ticket_bytes}), BYTES, TEST, by="dataset")
+    for ax, dataset in zip(fig.axes, rows.dataset.unique()):
+        ax.set(xscale="log", title=dataset)
+        for o in published[published.dataset == dataset].itertuples():
+            place = o.bytes, 100 * o.test_accuracy
+            ax.plot(*place, "D", color="grey", ms=4)
+            ax.annotate(f"  {o.name}", place, fontsize=6, color="grey", rotation=25)
+    return fig
 
 # %% ../nbs/12_report.ipynb #b84a7779
 def binarisation(

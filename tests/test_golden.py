@@ -138,8 +138,11 @@ def measured(case):
         for file, columns in dict(curves=CURVES, levels=LEVELS, layers=LAYERS).items():
             rows = pd.read_csv(folder / f"{file}.csv")[columns]
             out |= {f"{k}, row {i}": v for k in columns for i, v in rows[k].dropna().items()}
+        trained = torch.load(folder / "state.pt", weights_only=True)["model"]
         for path in folder / "ticket.safetensors", *sorted(folder.glob("cycles/*.safetensors")):
             for k, v in ticket.load(path).state_dict().items():
+                if path.stem == "ticket":
+                    v = trained.get(k, v)  # batch normalisation, before it is rounded
                 if v.is_floating_point():
                     out |= projected(f"{k} in {path.stem}", v)
     return out

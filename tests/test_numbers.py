@@ -182,6 +182,23 @@ def of_cifar10():
     yield "At 90 % it takes half a bit."
 
 
+def of_bytes():
+    "Table T4, and who is better at equal bytes"
+    t4 = pd.read_csv(REPO / "results/cifar10/tables/T4.csv")
+    assert list(t4.method) == ["mpt-1-32"] * (len(t4) - 1) + ["dense"]
+    theirs = pd.read_csv(REPO / "data/published_bytes.csv").set_index("bytes")
+    theirs = 100 * theirs[theirs.dataset == "cifar10"].test_accuracy
+    half = t4[(t4.network == "conv4") & (t4.width == 0.5)].iloc[0]
+    deep = t4[t4.network == "conv6"].iloc[0]
+    for size, ours, network in (12200, half, "half of Conv-4's width"), (66000, deep, "Conv-6"):
+        assert size < ours["file, bytes"] and theirs[size] > ours["test %"]
+        yield f"{size / 1000:g} kB hold {theirs[size]:.1f} %, where {network} takes "
+        yield f"takes {ours['file, bytes'] / 1000:.1f} kB for {ours['test %']:.1f} %"
+    narrow = settings("cifar10").query("width < 1")
+    assert (narrow.sparsity <= 0.5).all()
+    yield "no narrow network has more than half of its weights pruned"
+
+
 def of_others():
     "What others report, ours beside it"
     theirs = pd.read_csv(REPO / "data/published.csv", keep_default_na=False)
@@ -255,7 +272,7 @@ def of_the_recipe():
 
 CHAPTERS = {
     "index.ipynb": [of_the_quick_suite, of_cifar10_in_short, of_mnist],
-    "17_results.ipynb": [of_cifar10, of_others, of_the_recipe],
+    "17_results.ipynb": [of_cifar10, of_bytes, of_others, of_the_recipe],
 }
 
 

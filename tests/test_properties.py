@@ -10,7 +10,8 @@ from mplt.config import Config, config
 from mplt.errors import UserError
 from mplt.experiment import config_hash
 from mplt.mask import global_masks, removed, topk_mask
-from mplt.ticket import decode, encode
+from mplt.subnet import METHODS
+from mplt.ticket import decode, encode, line, rounded, set_line
 
 sparsities = st.integers(0, 999).map(lambda i: i / 1000)
 scores = arrays(
@@ -32,6 +33,29 @@ def test_codec_survives_any_code(raw, kept):
     except (ValueError, AssertionError):
         return
     assert m.sum() == kept
+
+
+floats = st.floats(-3, 3, width=32) | st.sampled_from([0.0, 1.0, 1e-30, -1e6, 1e6])
+four = st.lists(st.tuples(*[floats] * 4), min_size=1, max_size=9)
+
+
+@given(four, st.sampled_from(["mpt-1-1", "mpt-1-32"]), st.booleans())
+def test_batch_normalisation_is_right_or_kept(numbers, method, learned):
+    "Whatever it has learned: rounded, a channel's scale and shift are off by 1/32 at most"
+    mean, var, gamma, beta = torch.tensor(numbers).T
+    norm = torch.nn.BatchNorm1d(len(mean), affine=learned).eval()
+    norm.running_mean, norm.running_var = mean, var.abs()
+    if learned:
+        norm.weight.data, norm.bias.data = gamma, beta
+    if not (found := rounded(norm, METHODS[method])):
+        return
+    sizes = gamma.abs().double() if learned else torch.ones(len(mean)).double()
+    x = mean + torch.tensor([[0], [1]]) * var.abs().sqrt()
+    exact, (a, b) = norm.double()(x.double()), line(**found)
+    wrong = (a * x + b - exact).abs() / sizes.clip(min=sizes.mean())
+    assert wrong.isfinite().all() and (wrong <= 2 / 32 + 1e-4).all()
+    set_line(norm, a, b)
+    assert torch.allclose(norm(x.double()), a * x + b, rtol=1e-3, atol=1e-3 * float(sizes.mean()))
 
 
 @given(scores, sparsities)

@@ -62,7 +62,11 @@ def spoil(file, how):
         file.write_bytes(bytes(range(256)) * 8)
     if how == "a folder":
         file.unlink(), file.mkdir()
-    if how == "of another run":
+    if how == "of another run" and file.suffix == ".safetensors":
+        header, packed = ticket.read_file(file)
+        header = {k: v for k, v in header.items() if k not in ("format", "sha256")}
+        ticket.write_file(file, header | dict(config_hash="0" * 12), packed)
+    elif how == "of another run":
         file.write_bytes(file.read_bytes().replace(config_hash().encode(), b"0" * 12))
 
 

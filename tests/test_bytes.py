@@ -1,0 +1,50 @@
+"Accuracy for its bytes: table T4 and figure F7"
+
+import pandas as pd
+from conftest import REPO
+
+from mplt.config import config
+from mplt.experiment import config_hash
+from mplt.report import TEST, accuracy_vs_bytes, table4
+
+PUBLISHED = pd.read_csv(REPO / "data/published_bytes.csv", keep_default_na=False)
+
+
+def runs():
+    "Of five networks the second is beaten by a smaller one, the last by none; two seeds of the first"
+    settings = [(0.95, 0), (0.95, 1), (0.9, 0), (0.8, 0), (0.5, 0), (0.2, 0)]
+    val, size = [0.8, 0.82, 0.7, 0.9, 0.9, 0.95], [1000, 1001, 2000, 3000, 4000, 5000]
+    rows = []
+    for (sparsity, seed), accuracy, n in zip(settings, val, size):
+        c = config(dataset="mnist", sparsity=sparsity, seed=seed)
+        row = vars(c) | dict(config_hash=config_hash(c), cycle=0, ticket_bytes=n, weights_kept=1)
+        rows.append(row | dict(val_accuracy=accuracy, test_accuracy=1 - accuracy))
+    other = dict(dataset="mnist5k", ticket_bytes=9000, val_accuracy=0.5, config_hash="0" * 12)
+    return pd.DataFrame([*rows, rows[0] | other])
+
+
+def test_files_that_no_smaller_one_beats():
+    t4 = table4(runs())
+    assert list(t4["data set"]) == ["mnist"] * 3 + ["mnist5k"]
+    assert list(t4["file, bytes"]) == [1000, 3000, 5000, 9000]
+    assert list(t4["validation %"]) == ["81.0", "90.0", "95.0", "50.0"]
+    assert t4["test %"][0] == "19.0 ± 1.4"
+
+
+def test_each_file_is_a_point():
+    ours, theirs = runs(), PUBLISHED[PUBLISHED.dataset == "mnist"]
+    first, second = accuracy_vs_bytes(ours, PUBLISHED).axes
+    marks = [o.get_xydata() for o in first.lines if o.get_marker() in (".", "D")]
+    drawn = {(x, round(y, 6)) for points in marks for x, y in points}
+    test = [19, 30, 10, 10, 5]
+    assert drawn == {*zip([1000.5, 2000, 3000, 4000, 5000], test)} | {
+        (o.bytes, round(100 * o.test_accuracy, 6)) for o in theirs.itertuples()
+    }
+    assert [o.get_text().strip() for o in first.texts] == list(theirs.name) and not second.texts
+    assert first.get_xscale() == second.get_xscale() == "log"
+    assert (first.get_ylabel(), first.get_title()) == (TEST, "mnist")
+
+
+def test_what_others_report_has_a_source():
+    assert (PUBLISHED.bytes > 0).all() and PUBLISHED.test_accuracy.between(0.5, 1).all()
+    assert (PUBLISHED.source != "").all() and {*PUBLISHED.dataset} == {"mnist", "cifar10"}
