@@ -20,7 +20,18 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from . import experiment, ticket
-from .config import COMMON, POSITIVE, SETTINGS, YES_NO, Config, config, expected, setting, value
+from mplt.config import (
+    COMMON,
+    POSITIVE,
+    SETTINGS,
+    YES_NO,
+    Config,
+    config,
+    expected,
+    recipe,
+    setting,
+    value,
+)
 from .data import SOURCES, fetch, machine, verify
 from .errors import UserError, pick
 from .experiment import finished, folder_of, is_published, read_rows
@@ -133,6 +144,7 @@ def flag(
     names = [setting.name, f"--{setting.name}"] + ["--arch_type"] * (setting.name == "arch")
     if default is None:
         default = "by recipe" if setting in map(SETTINGS.get, COMMON) else setting.default
+        default = "none" if default is None else default
     about = f"{setting.metadata['about']}: {expected(setting)} (default: {default})"
     alone = dict(is_flag=False, flag_value="True") if setting.type is bool else {}
     return click.Option(names, help=about, metavar=setting.type.__name__.upper(), **alone)
@@ -232,7 +244,8 @@ def script_settings(**given):  # The flags, by name
     return defaults | given
 
 
-DEFAULTS = SCRIPT | dict(sparsity="from prune_percent")
+DEFAULTS = recipe("short", "imp", "fc1", "mnist") | SCRIPT | {k: f.default for k, f in OWN.items()}
+DEFAULTS |= dict(sparsity="from prune_percent")
 
 
 @cli.command(params=[flag(f, DEFAULTS.get(k)) for k, f in (OWN | SAME).items()] + PLACE)
