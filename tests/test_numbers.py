@@ -62,17 +62,8 @@ def of_the_quick_suite():
 
 
 def of_cifar10_in_short():
-    conv4 = "cifar10", "conv4"
-    yield f"the suite `cifar10`: {row(*conv4, 'dense').epochs} epochs, one seed"
-    assert settings("cifar10").seeds.max() == 1
-    yield f"Half pruned, Conv-4 comes to {test(*conv4, 'mpt-1-32', 0.5):.1f} %. "
-    yield f"Trained, the same network has {test(*conv4, 'dense'):.1f} %, "
-    yield f"at a higher learning rate {test(*conv4, 'dense', variant='lr 0.003'):.1f} %, "
-    yield f"trained signs {test(*conv4, 'bnn-1-32'):.1f} %, "
-    yield f"a random mask {test(*conv4, 'random', 0.5):.0f} %. "
-    yield f"With binary activations as well (mpt-1-1) it is {test(*conv4, 'mpt-1-1', 0.5):.1f} %, "
-    learned = test(*conv4, "mpt-1-1", 0.5, bn="learned")
-    yield f"with learned batch normalisation {learned:.1f} %"
+    epochs = settings("cifar10").query('method == "mpt-1-32"').epochs
+    yield f"*Figure F1 of the suite `cifar10`: {epochs.unique().item()} epochs; "
 
 
 def of_mnist():
@@ -107,77 +98,48 @@ def of_mnist():
 
 
 def of_cifar10():
-    conv4, conv2 = ("cifar10", "conv4"), ("cifar10", "conv2")
-    half, tenth = test(*conv4, "mpt-1-32", 0.5), test(*conv4, "mpt-1-32", 0.9)
-    dense, signs = test(*conv4, "dense"), test(*conv4, "bnn-1-32")
-    yield f"They were trained for {row(*conv4, 'dense').epochs} epochs"
-    assert settings("cifar10").seeds.max() == 1
-    yield "There is one seed of each."
-
-    yield f"is right about {half:.1f} % of the test images; trained, with all its weights in "
-    yield f"trained, with all its weights in 32 bits, about {dense:.1f} %. "
-    size = row(*conv4, "dense").ticket_bytes / row(*conv4, "mpt-1-32", 0.5).ticket_bytes
-    yield f"{points(dense - half).capitalize()} are the price here of training no weight, and of a "
-    yield f"of a file {size:.0f} times smaller. "
-    constant = test(*conv4, "mpt-1-32", 0.5, variant="init signed_constant")
-    yield f"(signed constant, {constant:.1f} %) and trained signs (bnn-1-32, {signs:.1f} %)"
-    assert max(abs(constant - half), abs(signs - half)) < 1
-
-    lost = test(*conv2, "dense") - test(*conv2, "mpt-1-32", 0.9)
-    yield f"Conv-4 is {points(dense - tenth)} below its trained self, Conv-2 {WORDS[round(lost)]}. "
-    layers = rows("cifar10", "layers.csv").query(
-        f"config_hash == '{row(*conv2, 'mpt-1-32', 0.9).config_hash}'"
-    )
-    kept = layers.kept[layers.layer.str.startswith("conv")].sum()
-    millions = layers.weights.max() / 1e6, layers.weights.sum() / 1e6
-    yield f"{millions[0]:.1f} of its {millions[1]:.1f} million weights are in one layer, and its "
-    yield f"and its two convolutions keep {kept:,} weights. "
-
-    imp = settings("cifar10").query('method == "imp"').set_index("cycle")
-    top = imp.loc[imp.val_accuracy.idxmax()]
-    yield f"up to {top.test_accuracy:.1f} % at {100 * top.sparsity:.1f} % pruned"
-    last = imp.test_accuracy.iloc[-1]
-    yield f"it has {last:.1f} %, {tenth - last:.1f} points less than mpt-1-32. "
-    yield f"so that its whole network ({imp.test_accuracy.loc[0]:.1f} %) is behind"
-
-    binary = test(*conv4, "mpt-1-1", 0.5)
-    learned = test(*conv4, "mpt-1-1", 0.5, bn="learned")
-    yield f"They cost {points(half - binary)} on Conv-4 ({binary:.1f} %), with learned batch "
-    yield f"with learned batch normalisation {WORDS[round(half - learned)]} ({learned:.1f} %). "
-    yield f"(bnn-1-1) have {test(*conv4, 'bnn-1-1'):.1f} %, so the random ones do not come off worse"
-    chance = [test(*conv4, "random", o) for o in (0.5, 0.9)]
-    assert 9 < min(chance) and max(chance) < 11
+    "What the ledger's sections say in words"
+    o = settings("cifar10")
+    conv4 = o.query('arch == "conv4" and width == 1')
+    epochs = o.query('method in ("mpt-1-32", "dense")').epochs
+    yield f"They were trained for {epochs.unique().item()} epochs"
+    conv2 = o.query('arch == "conv2" and method == "mpt-1-32" and sparsity == 0.9').config_hash
+    layers = rows("cifar10", "layers.csv").query(f"config_hash == '{conv2.iloc[0]}'")
+    assert layers.weights.max() > 0.97 * layers.weights.sum()
+    assert 1000 < layers.kept[layers.layer.str.startswith("conv")].sum() < 10_000
+    yield "its two convolutions are left with a few thousand"
+    random = 100 * rows("cifar10").query('method == "random"').test_accuracy
+    assert 9 < random.min() and random.max() < 11
     yield "is right about one image in ten"
 
-    deep = {n: test("cifar10", f"conv{n}", "mpt-1-32", 0.9) for n in (2, 4, 6, 8)}
-    a, b, c, d = (f"{o:.1f}" for o in deep.values())
-    yield "To prune 90 % of Conv-4's weights instead of 50 %, so that a fifth as many are left, "
-    yield f"so that a fifth as many are left, costs {points(half - tenth)}. "
-    yield f"Conv-2, 4, 6 and 8 have {a}, {b}, {c} and {d} % (the last step is no larger than"
-    narrow, quarter = (test(*conv4, "mpt-1-32", 0.5, width=o) for o in (0.5, 0.25))
-    yield f"At half its width Conv-4 loses {points(half - narrow)}, at a quarter "
-    yield f"at a quarter {WORDS[round(half - quarter)]}."
-    edge = row(*conv4, "edge-popup", 0.5)
-    yield f"with its random weights in 32 bits: {edge.test_accuracy:.1f} %. "
-    yield f"Take their signs afterwards, and {100 * edge.binarised_test_accuracy:.1f} % are left. "
-    yield f"A ticket that has learned with signs has {half:.1f} %, more than"
-    assert half > edge.test_accuracy
-
-    curves = rows("cifar10", "curves.csv").groupby("config_hash").last()
-    loss = [curves.train_loss[row(*conv4, *o).config_hash] for o in (["dense"], ["mpt-1-32", 0.5])]
-    yield f"(training loss {loss[0]:.2f} against {loss[1]:.2f} for mpt-1-32 on Conv-4)"
-    layers = rows("cifar10", "layers.csv").query(
-        f"config_hash == '{row(*conv4, 'mpt-1-32', 0.9).config_hash}'"
+    edge, ticket, signs = (
+        conv4[conv4.method == k].test_accuracy.max() for k in ("edge-popup", "mpt-1-32", "mpt-1-1")
     )
-    share = 100 * (layers.kept_global / layers.weights).set_axis(layers.layer)
-    rest = share.drop("fc1")
-    yield f"it would keep {share.fc1:.0f} % of Conv-4's large layer fc1 instead of 10 %, and "
-    yield f"and {rest.min():.0f} to {rest.max():.0f} % of the others"
-    bits = [
-        8 * o.ticket_bytes / o.weights_total
-        for o in (row(*conv4, "mpt-1-32", 0.5), row(*conv4, "mpt-1-32", 0.9))
-    ]
-    assert [f"{o:.1f}" for o in bits] == ["1.0", "0.5"]
+    after = 100 * conv4.binarised_test_accuracy.max()
+    assert ticket - after > 10 > abs(ticket - edge)
+    yield "Its signs taken afterwards are worth far less than"
+    assert signs > conv4[conv4.method == "bnn-1-1"].test_accuracy.max()
+    yield "the random ones do not come off worse"
+    imp = o.query('method == "imp"')
+    yield f"`imp` trains for {imp.epochs.unique().item()} epochs at a time here"
+    assert imp.test_accuracy.iloc[0] < conv4[conv4.method == "dense"].test_accuracy.min()
+    yield "so that its whole network is behind the dense one of 12"
+
+    curves = rows("cifar10", "curves.csv").groupby("config_hash")
+    first, last = curves.first().val_accuracy, curves.last().train_loss
+    dense, tickets = (conv4[conv4.method == k].config_hash for k in ("dense", "mpt-1-32"))
+    assert first[dense].min() > first[tickets].max()
+    assert last[dense].max() < 0.8 * last[tickets].min()
+    yield "dense training is ahead from the first epoch, and it has fitted its training images far "
+    deep = conv4.query('method == "mpt-1-32" and sparsity == 0.9').config_hash
+    for name in deep:
+        layers = rows("cifar10", "layers.csv").query(f"config_hash == '{name}'")
+        change = (layers.kept_global - layers.kept).set_axis(layers.layer)
+        assert change.fc1 < 0 and change.drop("fc1").min() > 0
+    yield "it would keep fewer of the largest layer and more of the others"
+    for sparsity, bits in (0.5, "1.0"), (0.9, "0.5"):
+        some = conv4.query(f'method == "mpt-1-32" and sparsity == {sparsity}')
+        assert {f"{8 * o.ticket_bytes / o.weights_total:.1f}" for o in some.itertuples()} == {bits}
     yield "A ticket of which half the weights are kept takes one bit a weight"
     yield "At 90 % it takes half a bit."
 
@@ -292,3 +254,49 @@ def test_prose_has_the_numbers_of_the_runs(notebook):
         checked.update(range(text.index(phrase), text.index(phrase) + len(phrase)))
     numbers = [o for o in re.finditer(NUMBER, text) if o.start() not in checked]
     assert not numbers, [text[o.start() - 40 : o.end() + 20] for o in numbers]
+
+
+def test_the_ledger_by_hand():
+    "Its numbers from the settings' means, and its verdicts from its own numbers"
+    o, claims = settings("cifar10"), pd.read_csv(REPO / "results/cifar10/tables/claims.csv")
+    claims = claims.set_index("claim", drop=False)
+
+    def top(arch, method, **more):
+        fits = o[(o.arch == arch) & (o.method == method) & (o.width == more.pop("width", 1))]
+        for k, v in more.items():
+            fits = fits[fits[k] == v]
+        return fits.loc[fits.val_accuracy.idxmax()]
+
+    several = o[(o.seeds > 1) & (o.method != "random")]
+    freedom = several.seeds - 1
+    std = ((several.test_std**2 * freedom).sum() / freedom.sum()) ** 0.5 if len(several) else None
+    for claim, ours, its in (
+        (
+            "width helps",
+            top("conv4", "mpt-1-32", sparsity=0.5),
+            top("conv4", "mpt-1-32", width=0.5),
+        ),
+        ("learned BN helps", *(top("conv4", "mpt-1-1", bn=k) for k in ("learned", "plain"))),
+        (
+            "prize 3: signs are as good as 32 bits",
+            top("conv4", "mpt-1-32"),
+            top("conv4", "edge-popup"),
+        ),
+    ):
+        row = claims.loc[claim]
+        difference = ours.test_accuracy - its.test_accuracy
+        assert abs(row.difference - difference) < 0.06
+        assert str(row["test %"]).startswith(f"{ours.test_accuracy:.1f}")
+        if std is not None:
+            assert (
+                abs(row["seeds alone"] - 2 * std * (1 / ours.seeds + 1 / its.seeds) ** 0.5) < 0.06
+            )
+    for difference, alone, said in claims[["difference", "seeds alone", "verdict"]].values:
+        if pd.isna(difference):
+            assert said == "not run"
+        elif pd.isna(alone):
+            assert said == "not decided: one seed"
+        elif abs(abs(difference) - alone) > 0.1:  # not a matter of rounding
+            small, behind = abs(difference) < alone, difference < 0
+            assert said.endswith("no difference" if small else f"by {abs(difference):.1f} points")
+            assert said.startswith("holds not") == (behind and not small)
