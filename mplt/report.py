@@ -121,7 +121,9 @@ def percent(
     mean: float,  # A fraction
     std: float = None,  # A fraction; NaN or None for a single seed
 ) -> str:
-    "A percentage with its spread"
+    "A percentage with its spread; nothing for NaN"
+    if pd.isna(mean):
+        return ""
     return f"{100 * mean:.1f}" + ("" if pd.isna(std) else f" ± {100 * std:.1f}")
 
 # %% ../nbs/12_report.ipynb #81e5c3b7
@@ -309,7 +311,7 @@ def ledger(
                 "test %": percent(ours.test_accuracy.mean(), ours.test_accuracy.std()),
                 "against": said_of(its, other),
                 "its test %": percent(its.test_accuracy.mean(), its.test_accuracy.std()),
-                "difference": round(100 * difference, 1),
+                "difference": round(100 * difference, 1) + 0.0,
                 "seeds alone": round(100 * error, 1),
                 "verdict": verdict(difference, error, better),
             }
