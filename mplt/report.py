@@ -451,10 +451,13 @@ def accuracy_vs_bytes(
     fig = _figure(points.assign(**{BYTES: rows.ticket_bytes}), BYTES, TEST, by="dataset")
     for ax, dataset in zip(fig.axes, rows.dataset.unique()):
         ax.set(xscale="log", title=dataset)
-        for o in published[published.dataset == dataset].itertuples():
-            place = o.bytes, 100 * o.test_accuracy
-            ax.plot(*place, "D", color="grey", ms=4)
-            ax.annotate(f"  {o.name}", place, fontsize=6, color="grey", rotation=25)
+        theirs, look = published[published.dataset == dataset], dict(fontsize=6, color="grey")
+        ax.plot(theirs.bytes, 100 * theirs.test_accuracy, "D", color="grey", ms=4)
+        named = theirs[theirs.name != ""].reset_index(drop=True)
+        for o in named.itertuples():
+            ax.annotate(f"  {o.Index + 1}", (o.bytes, 100 * o.test_accuracy), **look)
+        names = "\n".join(f"{i + 1} {name}" for i, name in enumerate(named.name))
+        ax.text(0.98, 0.03, names, transform=ax.transAxes, ha="right", **look)
     return fig
 
 # %% ../nbs/12_report.ipynb #b84a7779

@@ -169,11 +169,9 @@ def of_others():
     )
     yield f"{100 * binary['']:.1f} % become {100 * binary['learned']:.1f} % on VGG-Small"
     beside = pd.read_csv(REPO / "results/cifar10/tables/published.csv")
-    beside = beside[beside.variant.isna()]
-    more = (beside["test %"] - beside["published %"]).set_axis(beside.network)
-    assert (more.idxmin(), more.idxmax()) == ("conv8", "conv2")
-    yield f"by {more.min():.1f} points (Conv-8) to {more.max():.1f} (Conv-2)"
-    yield "its ResNet-18 ticket is 1.8 points *above* the trained network"  # arXiv 2103.09377
+    ours = beside["test %"].astype(str).str.split().str[0].astype(float)
+    assert (ours > beside["published %"]).all()
+    yield "a dozen epochs on a CPU are enough to be in the range of published results"
 
 
 def of_the_recipe():
@@ -184,7 +182,6 @@ def of_the_recipe():
         'method == "mpt-1-32" and bn == "plain" and variant == ""'
     )
     spread = 100 * seeds.val_accuracy.max() - 100 * seeds.val_accuracy.min()
-    yield f"differ by {spread:.1f} points of validation accuracy after {o.epochs.max()} epochs"
     yield f"without it the same settings lose {real['none', '']:.0f} points. "
     rate, adam_rate = real["plain", "lr 0.1"], binary["plain", "lr 0.01"]
     yield f"SGD's 0.1 instead of 1 costs nearly {points(rate)}, Adam's 0.01 instead of 0.003 one and"
@@ -223,7 +220,6 @@ def of_the_recipe():
     slow, fast = (test("cifar10", "conv4", "dense", variant=v) for v in ("", "lr 0.003"))
     yield f"it is right about {fast:.1f} % of the test images instead of {slow:.1f} %. "
     ticket = test("cifar10", "conv4", "mpt-1-32", 0.5, variant=f"{constant}, lr 3.0")
-    yield f"half-pruned ticket ({ticket:.1f} % of the test images) is {fast - ticket:.1f} points behind."
     assert dense["lr 0.003"] == dense.max()
     for sparsity, words in (0.5, "half pruned"), (0.9, "90 % pruned"):
         two = f"{constant}, lr 3.0", ""
