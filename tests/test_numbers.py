@@ -219,7 +219,6 @@ def of_the_recipe():
     yield f"instead of 0.0012 makes it {dense['lr 0.003'] - dense['']:.1f} points better here"
     slow, fast = (test("cifar10", "conv4", "dense", variant=v) for v in ("", "lr 0.003"))
     yield f"it is right about {fast:.1f} % of the test images instead of {slow:.1f} %. "
-    ticket = test("cifar10", "conv4", "mpt-1-32", 0.5, variant=f"{constant}, lr 3.0")
     assert dense["lr 0.003"] == dense.max()
     for sparsity, words in (0.5, "half pruned"), (0.9, "90 % pruned"):
         two = f"{constant}, lr 3.0", ""
