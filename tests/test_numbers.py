@@ -255,7 +255,7 @@ def of_the_recipe():
 
 CHAPTERS = {
     "index.ipynb": [of_the_quick_suite, of_cifar10_in_short, of_mnist],
-    "17_results.ipynb": [of_cifar10, of_others, of_the_recipe],
+    "18_results.ipynb": [of_cifar10, of_others, of_the_recipe],
 }
 
 
