@@ -29,7 +29,7 @@ from .infer import classify
 from .pipeline import check_suite, suite_configs, suite_here
 from .report import accuracy_vs_remaining, iterations, save_figure
 from .subnet import METHODS
-from .sweep import crew, import_runs, sweep
+from .sweep import BECAME, crew, import_runs, sweep
 from .train import Stopped, device
 
 # %% ../nbs/17_command.ipynb #2ddb6910
@@ -260,7 +260,7 @@ def sweep_suite(
     missing = [c for c in dict.fromkeys(asked) if not find(c)]
     print(f"{len(missing)} of {len(set(asked))} runs are missing", flush=True)
     if missing:
-        with crew(on, jobs and min(jobs, len(missing))) as workers:
+        with crew(on, jobs) as workers:
             rows = sweep(missing, **workers)
         print(f"{len(rows)} runs computed in {rows.seconds.sum():.0f} s: `dvc repro` takes them in")
 
@@ -274,7 +274,9 @@ cli.add_command(runs)
 def import_folder(folder):  # That has run folders in it
     "Take in the finished runs of a machine that was never connected."
     rows = import_runs(folder)
-    print(rows.to_string(index=False, header=False))
+    print("\n".join(": ".join(row) for row in rows.to_numpy()))
+    if refused := len(rows) - rows.became.isin(BECAME).sum():
+        raise UserError(f"{refused} of {len(rows)} folders were refused, as said beside them")
 
 # %% ../nbs/17_command.ipynb #c468e7b7
 def invoke(words: list):  # What stands behind `mplt`
