@@ -305,7 +305,7 @@ def local_cluster(jobs: int, gpus: int):  # dask's, with so many workers
     for i in range(jobs):
         env = dict(CUDA_VISIBLE_DEVICES=seen.split(",")[i % gpus]) if gpus else {}
         spec[i] = dict(cls=Nanny, options=common | dict(env=env))
-    options = dict(host="127.0.0.1", port=0, dashboard=False)
+    options = dict(host="127.0.0.1", port=0, dashboard=False, dashboard_address="127.0.0.1:0")
     return SpecCluster(workers=spec, scheduler=dict(cls=Scheduler, options=options))
 
 # %% ../nbs/15_sweep.ipynb #9f84229a
