@@ -58,14 +58,14 @@ def multiplications(dataset: str, arch: str, width: float) -> int:
 
 
 def amount(c: Config) -> int:
-    "Multiplications of a run, but for the number of images"
-    return multiplications(c.dataset, c.arch, c.width) * c.epochs * (c.cycles + 1)
+    "Multiplications of a run's forward passes, as of 50,000 images where nothing limits them"
+    images = c.limit or 50_000
+    return multiplications(c.dataset, c.arch, c.width) * images * c.epochs * (c.cycles + 1)
 
 
 def alike(c: Config) -> list:
     "What runs have in common that are about as fast, the closest first"
-    images = c.dataset, c.limit
-    return [(*images, c.arch, c.width, c.method), (*images, c.arch), images, ()]
+    return [(c.dataset, c.arch, c.width, c.method), (c.dataset, c.arch), (c.dataset,), ()]
 
 
 def expected_seconds(
@@ -79,7 +79,7 @@ def expected_seconds(
             pace = read_record(file.parent)["seconds"] / amount(old)  # no seconds: not finished
             for likeness in alike(old):
                 paces[likeness].append(pace)
-    known = {c: next((paces[o] for o in alike(c) if o in paces), [1e-9]) for c in configs}
+    known = {c: next((paces[o] for o in alike(c) if o in paces), [1e-12]) for c in configs}
     return {c: amount(c) * median(known[c]) for c in configs}
 
 # %% ../nbs/15_sweep.ipynb #da9f2ac9
