@@ -70,9 +70,10 @@ $(NPM): docs/package-lock.json
 	cd docs && npm ci --no-audit --no-fund --loglevel error
 	@touch $(NPM)
 
-bench: $(VENV)/test.installed  ## a ticket's training step against a dense one, and a ticket in bits against other engines
+bench: $(VENV)/test.installed  ## a ticket's training step against a dense one, a ticket in bits against other engines, a sweep's costs
 	$(VENV)/bin/python tests/benchmark.py
 	$(VENV)/bin/python tests/speed.py
+	$(VENV)/bin/python tests/workers.py
 
 results: $(VENV)/pipeline.installed  ## bring the tables and figures of the committed suites up to date
 	set -e; for f in suites/*/dvc.lock; do (cd "$${f%/*}" && dvc repro); done

@@ -7,7 +7,7 @@ __all__ = ['FRACTION', 'PERCENT', 'POSITIVE', 'COUNT', 'PIXELS', 'YES_NO', 'COMM
            'CONV', 'RESIDUAL', 'IMAGENET', 'IMAGENET_SGD', 'HALF', 'SMALL', 'BINARY', 'PAPER', 'GROUPS', 'RECIPES',
            'SETTINGS', 'SHIFTED', 'IN_CYCLES', 'STILL', 'NO_CYCLES', 'REDRAWN', 'TWO_IMAGES', 'SIGNS_NEED_BN',
            'SHORTCUTS_NEED_BN', 'RULES', 'setting', 'Config', 'expected', 'value', 'recipe', 'Shortcuts', 'check_rules',
-           'config', 'sweep']
+           'config', 'expand']
 
 # %% ../nbs/07_config.ipynb #9d6f2a18
 from dataclasses import Field, dataclass, field, fields
@@ -243,7 +243,7 @@ def config(
     return Config(**{f.name: settings[f.name] for f in fields(Config)})
 
 # %% ../nbs/07_config.ipynb #7229a734
-def sweep(
+def expand(
     **given,  # As for `config`; any value may be a list
 ) -> list:  # Of `Config`, one for each combination
     "All the configs that a description with lists stands for"

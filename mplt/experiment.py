@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NUMERICS', 'MEASURED', 'NUMBERS', 'GET_IT', 'IF_THERE', 'NOT_ALL_METHODS', 'FIRST', 'config_hash', 'write', 'reading',
            'read_rows', 'read_row', 'read_record', 'holds', 'published_folder', 'is_published', 'has_ticket',
-           'finished', 'find', 'folder_of', 'publish', 'processor', 'commit', 'provenance', 'record_machine',
+           'finished', 'find', 'folder_of', 'publish', 'processor', 'commit', 'provenance', 'record_machine', 'InUse',
            'reserved', 'new_model', 'layer_counts', 'rebuilt', 'after_binarising', 'leave_level', 'add_rows',
            'shuffled', 'controls', 'renew_statistics', 'leave_controls', 'peak_memory', 'leave_summary', 'run']
 
@@ -286,13 +286,17 @@ def record_machine(
         write(file, record)
 
 # %% ../nbs/11_experiment.ipynb #825269df
+class InUse(UserError):
+    "Another process works at this run"
+
+
 @contextmanager
 def reserved(folder: Path, c: Config):
-    "Have the folder for this config, and for nobody else"
+    "Have the folder for this config, and for nobody else; raises `InUse`"
     with ExitStack() as lock:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock.enter_context(FileLock(folder / "lock", timeout=0))
+            lock.enter_context(FileLock(folder / "lock", timeout=0, fallback_to_soft=False))
             if not holds(folder, c):
                 said = dict(config_hash=config_hash(c), numerics=NUMERICS, config=asdict(c))
                 write(folder / "config.json", said)
@@ -302,7 +306,7 @@ def reserved(folder: Path, c: Config):
                 (folder / "cycles").mkdir(exist_ok=True)
         except Timeout:
             hint = "wait for it or stop it"
-            raise UserError(f"{folder} is in use by another process: {hint}") from None
+            raise InUse(f"{folder} is in use by another process: {hint}") from None
         except OSError as e:
             raise UserError(f"{folder} cannot be written ({e}): give another folder") from e
         yield
@@ -491,6 +495,7 @@ def run(
     c: Config,  # From `config`, or a dict of what to give it
     folder=None,  # The run folder; None: `folder_of(c)`
     on: str = None,  # Device; the one in settings.ini if None
+    data=None,  # From `load`, if it is at hand
 ) -> dict:  # The row of summary.csv
     """Run a config to its end, or go on with it, or read what it has left; raises `UserError` before
     any computing, and `Stopped` after a signal"""
@@ -500,7 +505,7 @@ def run(
         return read_row(folder)
     if is_published(folder, c):
         raise UserError(f"{folder} is for finished runs: compute this one in another folder")
-    data = load(c.dataset)
+    data = data or load(c.dataset)
     parts = split(data, c.seed, c.limit)
     check_batch_size(c.batch_size, parts.train)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .config import sweep
+from .config import expand
 from .data import machine
 from .engine import read_params
 from .errors import UserError, check_name, pick
@@ -77,7 +77,7 @@ def suite_configs(
 ) -> dict:  # Key of its `runs`: a list of `Config`
     "The configs that the runs of a suite stand for"
     params = suite_params(suite)
-    return {key: sweep(**params["defaults"] | given) for key, given in params["runs"].items()}
+    return {key: expand(**params["defaults"] | given) for key, given in params["runs"].items()}
 
 # %% ../nbs/14_pipeline.ipynb #e9fbd62e
 def suite_here() -> str:  # Its name
