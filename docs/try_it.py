@@ -36,10 +36,11 @@ SETS = dict(  # what a reader chooses from: data set, tickets, the dense network
 FLAGS = (
     "-target wasm32-freestanding -std=c99 -Os -s -msimd128 -mbulk-memory -nostdlib -Wl,--no-entry"
 )
-STRING_H = """typedef __SIZE_TYPE__ size_t;
-void *memcpy(void *, const void *, size_t), *memmove(void *, const void *, size_t);
-void *memset(void *, int, size_t);
-"""  # of which the compiler makes instructions
+STRING_H = """
+#define memcpy __builtin_memcpy
+#define memmove __builtin_memmove
+#define memset __builtin_memset
+"""  # without a libc: instructions of the machine
 HEAD = """---
 hide: [navigation, toc]
 ---
