@@ -52,7 +52,8 @@ hide: [navigation, toc]
 """
 PAGE = """Draw a digit, or take an image that no ticket has been trained on. Each ticket is the C file that
 `mplt ticket export --seed-only` writes ([how it computes](infer.md)), compiled to WebAssembly: its masks,
-and code that draws the signs of the weights from the seed. Nothing leaves this page.
+and code that draws the signs of the weights from the seed. Nothing leaves this page. What is loaded is the
+module, compressed, as text: a bit a weight, and the code. Blue is positive, orange negative.
 
 <div id="try"></div>
 <noscript>This page needs JavaScript.</noscript>

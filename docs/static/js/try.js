@@ -81,7 +81,7 @@ function tiles(numbers, height, width, label) {   // planes side by side; a list
   context.putImageData(picture, 0, 0)
   canvas.role = 'img'
   canvas.ariaLabel = label
-  canvas.style.width = `${Math.min(300, canvas.width * Math.max(1, Math.floor(150 / canvas.height)))}px`
+  canvas.style.width = `${Math.min(220, canvas.width * Math.max(1, Math.floor(110 / canvas.height)))}px`
   return make('figure', {}, canvas, make('figcaption', {}, label))
 }
 
@@ -132,7 +132,7 @@ function trace(context, strokes, width, colour) {
 function board(drawn) {   // by mouse, finger or keyboard; calls `drawn` with the strokes
   const canvas = make('canvas', {width: SIDE, height: SIDE, tabIndex: 0, role: 'application'})
   const pen = make('span', {className: 'pen'}), place = make('div', {className: 'board'}, canvas, pen)
-  const clear = make('button', {textContent: 'Clear', className: 'md-button'})
+  const clear = make('button', {textContent: 'Clear'})
   const help = make('p', {}, 'By keyboard: arrows move the pen, space puts it down and lifts it, Delete clears.')
   let strokes = [], at = [SIDE / 2, SIDE / 4], down = false
   canvas.ariaLabel = 'Board to draw a digit on'
@@ -216,7 +216,8 @@ function card(ticket, set) {
     ticket.time.textContent = timed(module).toFixed(2)
     ticket.bytes.textContent = count(ticket.loaded)
   }
-  return {show, element: make('section', {}, head, answer, make('ul', {className: 'logits'}, ...rows), pictures)}
+  const fail = error => { answer.textContent = `This browser cannot run it: ${error.message ?? 'it did not arrive'}` }
+  return {show: image => show(image).catch(fail), element: make('section', {}, head, answer, make('ul', {className: 'logits'}, ...rows), pictures)}
 }
 
 function table(set) {
