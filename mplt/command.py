@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['cli', 'tickets', 'PLACE', 'OWN', 'UNFIT', 'SAME', 'SCRIPT', 'DEFAULTS', 'runs', 'Commands', 'methods', 'check_params',
-           'data', 'ticket_info', 'verify_ticket', 'export_ticket', 'classify_images', 'flag', 'plan', 'draw',
-           'run_and_tell', 'run_given', 'Script', 'script_settings', 'imp', 'sweep_suite', 'import_folder', 'invoke',
-           'main']
+           'data', 'ticket_file', 'list_tickets', 'ticket_info', 'verify_ticket', 'export_ticket', 'classify_images',
+           'flag', 'plan', 'draw', 'run_and_tell', 'run_given', 'Script', 'script_settings', 'imp', 'sweep_suite',
+           'import_folder', 'invoke', 'main']
 
 # %% ../nbs/17_command.ipynb #411e0776
 import json
@@ -98,11 +98,24 @@ tickets = Commands(
 cli.add_command(tickets)
 
 
+def ticket_file(
+    name: str,  # A file, or where there is none a name of the zoo
+):  # The file
+    return name if Path(name).exists() or name not in ticket.zoo_rows() else ticket.zoo_file(name)
+
+
+@tickets.command("list")
+def list_tickets():
+    "Print the tickets that have names, which stand for files in the other commands."
+    table = ticket.zoo_table()
+    print(table.astype(object).where(table.notna(), "in the repository").to_string())
+
+
 @tickets.command("info")
 @click.argument("file")
 def ticket_info(file):  # Of a ticket
     "What the ticket says of itself."
-    for k, v in ticket.info(file).items():
+    for k, v in ticket.info(ticket_file(file)).items():
         print(f"{json.dumps(k)[1:-1]}: {json.dumps(v)}")
 
 
@@ -110,18 +123,20 @@ def ticket_info(file):  # Of a ticket
 @click.argument("file")
 def verify_ticket(file):  # Of a ticket
     "Read it and rebuild its network."
-    ticket.load(file)
+    ticket.load(ticket_file(file))
     print(f"{file}: whole, and its network was rebuilt exactly")
 
 
 @tickets.command("export", help=f"Write it as a file whose suffix is {' or '.join(EXPORTS)}.")
 @click.argument("file")
 @click.argument("out")
+@click.option("--seed-only", is_flag=True, help="Of a .c file: draw the signs at its start.")
 def export_ticket(
     file,  # Of a ticket
     out,  # To write
+    seed_only,  # Of a C file: are the signs drawn, not stored?
 ):
-    print(f"{out}: {export(file, out)} bytes")
+    print(f"{out}: {export(ticket_file(file), out, seed_only=seed_only)} bytes")
 
 
 @tickets.command("classify")
@@ -132,7 +147,7 @@ def classify_images(
     images,  # Files
 ):
     "Say what it sees in pictures (PNG, JPEG, .npy)."
-    bits = ticket.load(file, engine="bits")
+    bits = ticket.load(ticket_file(file), engine="bits")
     for image in images:
         for name, confidence in classify(bits, image):
             print(f"{image}: {json.dumps(name)}, {confidence:.1%}")

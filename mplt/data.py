@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MD5SUMS', 'DIGITS', 'CLOTHES', 'THINGS', 'MNIST', 'CIFAR10', 'IMAGENET', 'SOURCES', 'Images', 'DataSet', 'machine',
-           'Source', 'verify', 'fetch', 'load', 'stream', 'stratified', 'split', 'crop_flip', 'normalise', 'batches',
-           'random_part', 'Photos']
+           'Source', 'verify', 'fetch', 'load', 'stream_key', 'stream', 'stratified', 'split', 'crop_flip', 'normalise',
+           'batches', 'random_part', 'Photos']
 
 # %% ../nbs/01_data.ipynb #df1f4c99
 import configparser
@@ -63,6 +63,7 @@ class Source:
     crop_flip: bool = False  # training images are shifted and mirrored at random
     download: str = ""  # torchvision's class for it; '' if it is not downloadable
     in_shape: tuple = (1, 28, 28)  # channels, height, width
+    licence: str = "none stated by its authors"  # of the images
 
 # %% ../nbs/01_data.ipynb #c2db3de8
 MD5SUMS = """
@@ -95,13 +96,19 @@ def _files(name):
 DIGITS = tuple("0123456789")
 CLOTHES = "T-shirt/top,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot".split(",")
 THINGS = "airplane automobile bird cat deer dog frog horse ship truck".split()
-MNIST = dict(mean=(0.1307,), std=(0.3081,))
+MNIST = dict(mean=(0.1307,), std=(0.3081,), licence="CC BY-SA 3.0")
 CIFAR10 = dict(mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262), in_shape=(3, 32, 32))
 IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), in_shape=(3, 224, 224))
+IMAGENET |= dict(licence="research and education, without commerce")
 SOURCES = dict(
     mnist5k=Source(_files("mnist5k"), DIGITS, **MNIST),
     fashion_mnist=Source(
-        _files("fashion_mnist"), tuple(CLOTHES), (0.2860,), (0.3530,), download="FashionMNIST"
+        _files("fashion_mnist"),
+        tuple(CLOTHES),
+        (0.2860,),
+        (0.3530,),
+        download="FashionMNIST",
+        licence="MIT",
     ),
     mnist=Source(_files("mnist"), DIGITS, **MNIST, download="MNIST"),
     cifar10=Source(_files("cifar10"), tuple(THINGS), **CIFAR10, crop_flip=True, download="CIFAR10"),
@@ -238,13 +245,21 @@ def load(
     return DataSet(source, _read(name, files[:first_test]), _read(name, files[first_test:]))
 
 # %% ../nbs/01_data.ipynb #b4690664
-def stream(
+def stream_key(
     seed: int,  # The run's seed
     *names,  # What is drawn: for instance a layer's name and 'weight'
+) -> np.ndarray:  # uint32, (8,)
+    "What a stream is seeded with, the same for ever"
+    digest = hashlib.sha256("/".join(map(str, (seed, *names))).encode()).digest()
+    return np.frombuffer(digest, "<u4")
+
+
+def stream(
+    seed: int,  # As of `stream_key`
+    *names,  # As of `stream_key`
 ) -> np.random.RandomState:
     "The random stream that belongs to `seed` and `names`, the same for ever"
-    digest = hashlib.sha256("/".join(map(str, (seed, *names))).encode()).digest()
-    return np.random.RandomState(np.frombuffer(digest, "<u4"))
+    return np.random.RandomState(stream_key(seed, *names))
 
 # %% ../nbs/01_data.ipynb #e054d2e4
 def stratified(

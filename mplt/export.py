@@ -122,14 +122,18 @@ def export(
     path,  # File of a ticket
     out,  # File to write: .safetensors (PyTorch state), .onnx, .c (a program), .html or .md (card)
     model: nn.Module = None,  # The network, for a ticket of a network that `build` does not know
+    seed_only: bool = False,  # Of a .c file: are the signs drawn at its start, not stored?
 ) -> int:  # Bytes written
     "Export a ticket; raises `UserError`"
     kind = Path(out).suffix.lower()
     if kind not in EXPORTS:
         raise UserError(f"{out} has the suffix {kind!r}: expected one of {', '.join(EXPORTS)}")
+    if seed_only and kind != ".c":
+        raise UserError(f"seed_only does not fit {out}: only a .c file draws signs when it starts")
     header = ticket.info(path)
     if Path(out).exists() and Path(out).samefile(path):
         raise UserError(f"{out} is the ticket itself: give another file")
-    content = EXPORTS[kind](ticket.load(path, model), header)
+    net = ticket.load(path, model)
+    content = c_source(net, header, True).encode() if seed_only else EXPORTS[kind](net, header)
     with replacing(out) as tmp:
         return tmp.write_bytes(content)

@@ -23,6 +23,8 @@ typedef struct {
     const float *scale, *shift;   /* of an output: gain, bias and batch normalisation in one */
     const int32_t *threshold;     /* of an output: its sign is + from this sum on */
     const uint8_t *flip;          /* 1: below it */
+    const uint32_t *key;          /* of the stream from which signs are drawn, if they are, */
+    const uint8_t *kept;          /* and which of the weights are kept, a bit each */
 } Step;
 
 typedef struct {
@@ -568,14 +570,161 @@ void mplt_logits(const Step *steps, int n_steps, Memory m, const float *images, 
 
 /* data */
 
+/* seed */
+#ifdef MPLT_SEED
+static uint32_t twister[624];
+static int used;
+static uint8_t negative[MPLT_SEED];
+
+/* The Mersenne Twister, as NumPy seeds it with eight words */
+static void seed(const uint32_t *key)
+{
+    uint32_t *t = twister;
+    t[0] = 19650218;
+    for (uint32_t i = 1; i < 624; i++)
+        t[i] = 1812433253 * (t[i - 1] ^ t[i - 1] >> 30) + i;
+    for (uint32_t i = 1, k = 0; k < 624 + 623; k++) {
+        uint32_t before = t[i - 1] ^ t[i - 1] >> 30;
+        t[i] = k < 624 ? (t[i] ^ before * 1664525) + key[k % 8] + k % 8 : (t[i] ^ before * 1566083941) - i;
+        if (++i == 624) {
+            t[0] = t[623];
+            i = 1;
+        }
+    }
+    t[0] = 0x80000000;
+    used = 624;
+}
+
+static uint32_t draw(void)
+{
+    uint32_t *t = twister;
+    for (int i = 0; used == 624 && i < 624; i++) {
+        uint32_t y = (t[i] & 0x80000000) | (t[(i + 1) % 624] & 0x7fffffff);
+        t[i] = t[(i + 397) % 624] ^ y >> 1 ^ (y & 1 ? 0x9908b0df : 0);
+    }
+    used %= 624;
+    uint32_t y = t[used++];
+    y ^= y >> 11;
+    y ^= y << 7 & 0x9d2c5680;
+    y ^= y << 15 & 0xefc60000;
+    return y ^ y >> 18;
+}
+
+/* A number between -1 and 1, of 53 bits */
+static double uniform(void)
+{
+    double high = draw() >> 5, low = draw() >> 6;
+    return 2 * ((high * 67108864 + low) / 9007199254740992) - 1;
+}
+
+static void draw_signs(const uint32_t *key, int n)
+{
+    double x = 0, y = 0, square = 0;
+    seed(key);
+    memset(negative, 0, sizeof negative);
+    for (int i = 0; i < n; i++) {
+        if (i % 2 == 0)
+            do {
+                x = uniform();
+                y = uniform();
+                square = x * x + y * y;
+            } while (square >= 1 || square == 0);
+        negative[i / 8] |= ((i % 2 ? x : y) < 0) << i % 8;
+    }
+}
+
+/* The table of a row of four weights */
+static int table_of(const Step *s, int o, int row, int places)
+{
+    int t = 0, first = row / places * 4;
+    for (int i = 0; i < 4 && first + i < s->channels; i++) {
+        int n = (o * s->channels + first + i) * places + row % places;
+        if (s->kept[n / 8] >> n % 8 & 1)
+            t |= 1 << i | (negative[n / 8] >> n % 8 & 1) << (i + 4);
+    }
+    return t;
+}
+
+/* What to add, or to subtract, of some rows of an output; how many */
+static uint32_t list(const Step *s, int o, int first, int end, int rows, int sign, uint16_t *gaps)
+{
+    uint32_t count = 0;
+    for (int r = first, last = first; r < end; r++) {
+        int n = o * rows + r;
+        if (s->kept[n / 8] >> n % 8 & 1 && (negative[n / 8] >> n % 8 & 1) == sign) {
+            gaps[count++] = (uint16_t)(r - last);
+            last = r;
+        }
+    }
+    return count;
+}
+
+/* Fill the tables or lists of a layer; they are constant from then on */
+static void fill(const Step *s)
+{
+    int places = s->kernel ? s->kernel * s->kernel : s->height * s->width, all = s->channels * places;
+    int rows = (s->channels + 3) / 4 * places;
+    uint8_t *tables = (uint8_t *)s->tables;
+    uint32_t *counts = (uint32_t *)s->counts;
+    uint16_t *gaps = (uint16_t *)s->gaps;
+    uint64_t *planes = (uint64_t *)s->planes;
+    draw_signs(s->key, s->outputs * all);
+    for (int first = 0; gaps && first < all; first += s->chunk)
+        for (int o = 0; o < s->outputs; o++)
+            for (int sign = 0, end = first + s->chunk; sign < 2; sign++) {
+                *counts = list(s, o, first, end < all ? end : all, all, sign, gaps);
+                gaps += *counts++;
+            }
+    for (int o = 0; (tables || planes) && o < s->outputs; o++) {
+        uint32_t count = 0;
+        for (int r = 0, last = 0; r < rows; r++) {
+            int t = table_of(s, o, r, places);
+            if (planes) {
+                uint64_t *word = planes + 2 * (o * ((rows + 15) / 16) + r / 16);
+                word[0] |= (uint64_t)(t & 15) << r % 16 * 4;
+                word[1] |= (uint64_t)(t >> 4) << r % 16 * 4;
+            } else if (!counts) {
+                *tables++ = t;
+            } else if (t || r % 255 == 0) {
+                *tables++ = r - last;
+                *tables++ = t;
+                last = r;
+                count++;
+            }
+        }
+        if (tables && counts)
+            counts[o] = count;
+    }
+}
+
+static void start(void)
+{
+    static int started = 0;
+    for (const Step *s = steps; !started && s < steps + sizeof steps / sizeof *steps; s++)
+        if (s->key)
+            fill(s);
+    started = 1;
+}
+#else
+#define start()
+#endif
+/* end */
+
 /* classify */
 #ifdef MPLT_CLASSES
-/* The class of an image (its channels one after the other, a byte a pixel); writes MPLT_CLASSES logits */
+/* Put an image (its channels one after the other, a byte a pixel) where the first step finds it */
+static void take(const uint8_t *image)
+{
+    for (int i = 0, size = MPLT_PIXELS / MPLT_CHANNELS; i < MPLT_PIXELS; i++)
+        memory.reals[i] = ((float)image[i] - mean_of[i / size]) / std_of[i / size];
+}
+
+/* The class of an image; writes MPLT_CLASSES logits */
 int mplt_classify(const uint8_t *image, float *logits)
 {
-    int best = 0, size = MPLT_PIXELS / MPLT_CHANNELS;
-    for (int i = 0; i < MPLT_PIXELS; i++)
-        memory.reals[i] = ((float)image[i] - mean_of[i / size]) / std_of[i / size];
+    int best = 0;
+    start();
+    take(image);
     mplt_logits(steps, sizeof steps / sizeof *steps, memory, memory.reals, 1, MPLT_PIXELS, logits,
                 MPLT_CLASSES);
     for (int i = 1; i < MPLT_CLASSES; i++)

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['coder', 'bit', 'MAX_WEIGHTS', 'MAX_IMAGE', 'SPEC', 'GRIDS', 'USUAL', 'FORMAT', 'LISTS', 'MAX_HEADER', 'MAX_BYTES',
-           'entropy', 'chances', 'encode', 'decode', 'from_seed', 'layer_tensors', 'own_tensors', 'check_plain',
+           'ZOO', 'entropy', 'chances', 'encode', 'decode', 'from_seed', 'layer_tensors', 'own_tensors', 'check_plain',
            'check_model', 'describe', 'is_shape', 'check_header', 'check_size', 'check_kept', 'check_plan', 'norms',
            'statistics', 'on_grid', 'line', 'rounded', 'set_line', 'sealed', 'write_file', 'save', 'opened',
-           'read_file', 'info', 'cut', 'pop', 'read_mask', 'read_own', 'read_layer', 'fill', 'load']
+           'read_file', 'info', 'cut', 'pop', 'read_mask', 'read_own', 'read_layer', 'fill', 'load', 'zoo_folder',
+           'zoo_rows', 'zoo_file', 'zoo_table', 'zoo']
 
 # %% ../nbs/09_ticket.ipynb #218eaf33
 import hashlib
@@ -19,13 +20,17 @@ from pathlib import Path
 
 import constriction
 import numpy as np
+import pandas as pd
 import safetensors.torch
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+import mplt
 from . import subnet
 from .binarize import gain
+from .config import SETTINGS
+from .data import SOURCES
 from .errors import UserError, pick, replacing
 from .mask import removed
 from .models import WIDTHS, build, draw_weight, laid_out, spec_of
@@ -598,3 +603,58 @@ def load(
     from mplt.infer import Bits  # here, since that chapter comes later
 
     return Bits(model, header)
+
+# %% ../nbs/09_ticket.ipynb #f2c71612
+ZOO = ("mnist", "cifar10")
+
+
+def zoo_folder() -> Path:
+    "results/ of the repository, or what the installed package has of it"
+    package = Path(mplt.__file__).parent
+    return package / "zoo" if (package / "zoo").is_dir() else package.parent / "results"
+
+
+def zoo_rows() -> dict:  # Name: row of the run's summary
+    "The tickets that have a name"
+    named = {}
+    for file in sorted(
+        f for suite in ZOO for f in zoo_folder().glob(f"{suite}/runs/*/summary.csv")
+    ):
+        runs = pd.read_csv(file, dtype=dict(config_hash=str), keep_default_na=False)
+        runs = runs[(runs.seed == 0) & ~runs.method.isin(["dense", "random"])]
+        swept = [k for k in SETTINGS if k in runs and k != "seed" and runs[k].nunique() > 1]
+        for row in runs.to_dict("records"):
+            values = [f"{100 * row[k]:g}" if k == "sparsity" else str(row[k]) for k in swept]
+            named["-".join([file.parent.name, *values])] = row
+    return named
+
+
+def zoo_file(
+    name: str,  # One of `zoo_rows`
+) -> Path:  # File of the ticket
+    "Where a ticket of the zoo lies; raises `UserError` for one that is not here"
+    row = zoo_rows()[pick(zoo_rows(), name, "ticket of the zoo")]
+    path = zoo_folder() / "runs" / row["config_hash"] / "ticket.safetensors"
+    if not path.is_file():
+        where = f"in the repository it is results/runs/{row['config_hash']}/{path.name}"
+        raise UserError(f"ticket {name!r} is too large for the package: {where}")
+    return path
+
+
+def zoo_table() -> pd.DataFrame:  # A row each; bytes is missing where the file is
+    "What the zoo has"
+    found = {}
+    for name, row in zoo_rows().items():
+        path = zoo_folder() / "runs" / row["config_hash"] / "ticket.safetensors"
+        said = {k: row[k] for k in ("dataset", "arch", "method", "sparsity", "test_accuracy")}
+        size = path.stat().st_size if path.is_file() else None
+        found[name] = said | dict(bytes=size, data_licence=SOURCES[row["dataset"]].licence)
+    return pd.DataFrame.from_dict(found, orient="index").astype(dict(bytes="Int64"))
+
+
+def zoo(
+    name: str,  # A row of `zoo_table`
+    engine: str = "torch",  # As of `load`
+) -> nn.Module:  # As of `load`
+    "A network by name; raises `UserError`"
+    return load(zoo_file(name), engine=engine)

@@ -1,6 +1,8 @@
 "A ticket in C: the same classes as PyTorch, whatever the network, the compiler and the ticket"
 
+import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,12 +37,14 @@ def a_cache(tmp_path_factory):
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
-def drawn(arch, method, sparsity, bn="plain", width=1.0, in_shape=(3, 32, 32), skips=False, seed=0):
+def drawn(
+    arch, method, sparsity, bn="plain", width=1.0, in_shape=(3, 32, 32), skips=False, seed=0, **more
+):
     "An untrained network with statistics, γ and β that are not all alike, some of them negative or 0"
     row, rng = METHODS[method], torch.Generator().manual_seed(seed)
     act = "sign" if row.activation_bits == 1 else "relu"
     net = build(arch, in_shape, 10, width, bn, act, skips)
-    net = as_subnet(net, method, sparsity if row.mask != "none" else 0.0, seed=seed)
+    net = as_subnet(net, method, sparsity if row.mask != "none" else 0.0, seed=seed, **more)
     net.train()(torch.randn(16, *in_shape, generator=rng))
     with torch.no_grad():
         for m in net.modules():
@@ -235,7 +239,7 @@ def test_sanitizers(arch, method, sparsity, width, skips, flags, tmp_path):
     net, header = saved(
         drawn(arch, method, sparsity, "learned", width, skips=skips), tmp_path / "t"
     )
-    text = c_source(net, header)
+    text = c_source(net, header, seed_only=METHODS[method].weights == "frozen")
     try:
         program = compiled(text, tmp_path, *flags, *SANITIZE)
     except subprocess.CalledProcessError as e:
@@ -275,6 +279,54 @@ def test_one_file(tmp_path):
     assert "method: mpt-1-1" in comment and "??" not in comment and "\\" not in comment
     program = compiled(text, tmp_path)
     assert subprocess.run([program], input=bytes(3072), capture_output=True).stdout.split()
+
+
+@pytest.mark.parametrize("flags", [["-march=native"], [PORTABLE]])
+@pytest.mark.parametrize(
+    "arch, method, sparsity, more",
+    [
+        ("fc1", "mpt-1-1", 0.5, {}),
+        ("lenet5", "mpt-1-32", 0.8, {}),
+        ("lenet5", "edge-popup", 0.5, dict(init="signed_constant")),
+        ("conv4", "mpt-1-1", 0.5, dict(seed=7)),
+        ("conv4", "mpt-1-1", 0.95, dict(skips=True)),  # some layers are lists
+        ("conv6", "mpt-1-32", 0.9, {}),  # some layers are several chunks
+        ("resnet20", "mpt-1-1", 0.5, {}),
+    ],
+)
+def test_seed_only(arch, method, sparsity, more, flags, tmp_path):
+    "The same logits, to the bit, with signs that are drawn when the program starts"
+    net = drawn(arch, method, sparsity, "learned", **more)
+    ticket.save(tmp_path / "t.safetensors", net, **STATISTICS)
+    x = torch.randint(256, (3, 3072), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    found = []
+    for flag in [], ["--seed-only"]:
+        words = ["ticket", "export", tmp_path / "t.safetensors", tmp_path / f"{len(flag)}.c", *flag]
+        assert main(list(map(str, words))) == 0
+        command = [*infer.compiler(), "-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", *flags]
+        command += ["-shared", "-fPIC", words[3], "-o", out := tmp_path / f"{len(flag)}.so"]
+        subprocess.run(command, check=True)
+        library, logits = ctypes.CDLL(str(out)), np.zeros((3, 10), np.float32)
+        for image, row in zip(x.numpy(), logits):
+            library.mplt_classify(image.ctypes, row.ctypes)
+        found.append(logits)
+    assert (found[0] == found[1]).all() and len({*found[0].argmax(1), *found[0][0]}) > 5
+    for stored, file in (True, "0.c"), (False, "1.c"):
+        text = (tmp_path / file).read_text()
+        assert bool(re.search(r"(tables|planes|counts|gaps)_\d+\[\] =", text)) == stored
+
+
+def test_seeds_that_do_not_say_all(tmp_path):
+    path = tmp_path / "t"
+    for method, says in [
+        ("imp", "are trained"),
+        ("bnn-1-1", "trained"),
+        ("edge-popup", "more than signs"),
+    ]:
+        ticket.save(path, drawn("lenet5", method, 0.5), **STATISTICS)
+        assert says in refusal(export, path, tmp_path / "net.c", None, True)
+    assert "only a .c file" in refusal(export, path, tmp_path / "net.md", None, True)
+    assert not (tmp_path / "net.c").exists()
 
 
 def test_classify(tmp_path, capsys):

@@ -1,5 +1,6 @@
 "The documentation site (`make docs`) in a real browser"
 
+import re
 import shutil
 import threading
 from functools import partial
@@ -7,9 +8,14 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urldefrag, urljoin
 
 import pytest
+import torch
 from axe_playwright_python.sync_playwright import Axe
 from conftest import REPO
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
+
+from mplt import ticket
+from mplt.data import SOURCES, load, normalise
+from mplt.errors import UserError
 
 SITE = REPO / "_docs"
 BROWSER = next(
@@ -18,6 +24,7 @@ BROWSER = next(
 PAGES = sorted(str(f.relative_to(SITE)) for f in SITE.rglob("*.html"))
 KINDS = [
     "index.html",
+    "try.html",
     "binarize.html",
     "results/mnist/index.html",
     "results/mnist/fc1-imp.html",
@@ -151,3 +158,79 @@ def test_tables_sort_and_figures_grow(page, host):
     with page.expect_navigation():
         page.locator(".md-footer__link--next").click()
     assert page.url.endswith("/results/mnist/fc1-bnn.html")
+
+
+TICKETS = sorted(f.stem for f in (SITE / "try").glob("*-*.js"))
+compiled = pytest.mark.skipif(
+    not TICKETS, reason="no compiler for WebAssembly: pip install ziglang"
+)
+
+
+@compiled
+@pytest.mark.parametrize("name", TICKETS)
+def test_tickets_that_run_in_a_page(page, name):
+    "Python's classes of 200 test images, and its logits; where a sign of a tiny sum differs, few"
+    dataset = ticket.info(ticket.zoo_file(name))["dataset"]
+    try:
+        images = load({"mnist": "mnist5k"}.get(dataset, dataset)).test.x[:200]
+    except UserError as e:
+        pytest.skip(str(e))
+    page.goto((SITE / "try.html").as_uri())
+    logits = page.evaluate(
+        """async ([name, images]) => {
+            const ticket = TRY.sets.flatMap(s => s.tickets).find(t => t.name == name)
+            const module = await load(ticket), size = images.length / 200
+            const answer = i => classify(module, images.slice(i * size, (i + 1) * size), 10)
+            const all = Array.from({length: 200}, (_, i) => answer(i))
+            if (all.some(o => o.logits[o.best] != Math.max(...o.logits))) throw 'not the best'
+            return all.map(o => o.logits)
+        }""",
+        [name, images.flatten().tolist()],
+    )
+    exact = ticket.zoo(name)(normalise(images, SOURCES[dataset]))
+    off = (torch.tensor(logits) - exact).abs().amax(1) / exact.std()
+    binary = "mpt-1-1" in name
+    assert (off > 1e-4).sum() <= 6 * binary
+    best = exact.gather(1, torch.tensor(logits).argmax(1)[:, None])[:, 0]
+    assert (exact.amax(1) - best > 1e-5 * exact.std()).sum() <= binary
+
+
+@compiled
+@pytest.mark.parametrize("where", ["server", "disk"])
+def test_try_it(page, host, where):
+    "A digit by mouse and one by keyboard, a test image; every ticket says which, and shows what it sees"
+    page.goto(host + "try.html" if where == "server" else (SITE / "try.html").as_uri())
+    shown = page.locator("#try .cards:visible .answer")
+    says = lambda *o: expect(shown).to_have_text(o, timeout=60_000)  # noqa: E731
+    says("0", "0", "0")  # the first test image
+    page.get_by_role("button", name="Test image: 7").press("Enter")
+    says("7", "7", "7")
+    board = page.get_by_role("application")
+    box = board.bounding_box()
+    page.mouse.move(box["x"] + 150, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 135, box["y"] + 240, steps=12)
+    page.mouse.up()
+    says("1", "1", "1")
+    page.locator("#try button", has_text="Clear").click()
+    board.focus()
+    for keys, times in ("ArrowLeft", 4), (" ", 1), ("ArrowRight", 9), ("ArrowDown", 1), (" ", 1):
+        for _ in range(times):
+            page.keyboard.press(keys)
+    for _ in range(5):
+        page.keyboard.press(" ")
+        for key in "ArrowDown", "ArrowDown", "ArrowDown", "ArrowLeft":
+            page.keyboard.press(key)
+        page.keyboard.press(" ")
+    expect(shown.first).to_have_text("7", timeout=60_000)
+    cells = page.locator("#try table:visible tbody tr").first.locator("td").all_inner_texts()
+    assert int(cells[5].replace(",", "")) == len(code(cells[0])) and 0 < float(cells[7]) < 1000
+    pictures = page.locator("#try .cards:visible section").first.locator("canvas")
+    assert pictures.count() == 6  # weights, and what five layers see
+    assert len({o.screenshot() for o in pictures.all()}) == 6
+    page.get_by_label("Photographs").check()
+    expect(shown.first).to_have_text("airplane", timeout=60_000)
+
+
+def code(name):
+    return re.search("'(.*)'", (SITE / f"try/{name}.js").read_text())[1]

@@ -11,14 +11,17 @@ from math import lgamma, log
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from conftest import REPO
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from mplt import ticket
+from mplt.command import main
 from mplt.data import load, normalise
 from mplt.errors import UserError
 from mplt.export import export
@@ -787,3 +790,27 @@ def test_export_refuses(good, tmp_path):
     with pytest.raises(UserError, match="could not be written"):
         export(good, tmp_path / "no/x.html")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_zoo(tmp_path, monkeypatch, capsys):
+    "Each setting of the two suites has a name of its own, which stands for its file where there is none"
+    kept = []
+    for f in (REPO / "results").glob("*/runs/*/summary.csv"):
+        if f.parts[-4] in ticket.ZOO:
+            rows = pd.read_csv(f, dtype=str)
+            kept += rows.config_hash[
+                (rows.seed == "0") & ~rows.method.isin(["dense", "random"])
+            ].to_list()
+    rows = ticket.zoo_rows()
+    assert sorted(r["config_hash"] for r in rows.values()) == sorted(kept) and len(kept) > 50
+    assert ticket.info(ticket.zoo_file("conv4-width-0.25"))["spec"]["width"] == 0.25
+    net = ticket.zoo("lenet5-mpt-1-1-80", engine="bits")
+    assert net.header["config_hash"] == rows["lenet5-mpt-1-1-80"]["config_hash"]
+    monkeypatch.chdir(tmp_path)
+    assert main(["ticket", "verify", "fc1-imp"]) == 0
+    assert main(["ticket", "export", "fc1-imp", "card.md"]) == 0
+    Path("fc1-imp").write_text("no ticket")
+    assert main(["ticket", "info", "fc1-imp"]) == 2
+    assert "fc1-imp is not a ticket" in capsys.readouterr().err
+    assert main(["ticket", "list"]) == 0
+    assert {o.split()[0] for o in capsys.readouterr().out.splitlines()[1:]} == {*rows}

@@ -5,16 +5,19 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 from conftest import REPO
+
+from mplt import ticket
 
 
 def test_wheel(tmp_path):
     "A wheel, unpacked far from the repository, runs an experiment on its own digits and reads the ticket"
     source, site, empty = tmp_path / "source", tmp_path / "site", tmp_path / "empty"
     empty.mkdir()
-    for part in "mplt", "data/mnist5k":
-        shutil.copytree(REPO / part, source / part)
-    for file in "pyproject.toml", "README.md", "LICENSE":
+    for part in "mplt", "data/mnist5k", "results":
+        shutil.copytree(REPO / part, source / part, ignore=shutil.ignore_patterns("*.ipynb"))
+    for file in "setup.py", "pyproject.toml", "README.md", "LICENSE":
         shutil.copy(REPO / file, source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source]
@@ -35,3 +38,16 @@ def test_wheel(tmp_path):
     sh(mplt, *run.split())
     assert "mpt-1-32" in sh(mplt, "ticket", "info", "out/ticket.safetensors")
     assert "imp" in sh(mplt, "methods")
+
+    shipped = {f.parent.name for f in (site / "mplt/zoo").rglob("*.safetensors")}
+    sizes = [(REPO / f"results/runs/{o}/ticket.safetensors").stat().st_size for o in shipped]
+    assert sum(sizes) <= 1_500_000
+    listed = {o.split()[0]: o for o in sh(mplt, "ticket", "list").splitlines()[1:]}
+    assert list(listed) == list(rows := ticket.zoo_rows())
+    assert sh("from mplt import ticket; print(len(ticket.zoo('conv6-mpt-1-32-90')))")
+    assert '"arch": "fc1"' in sh(mplt, "ticket", "info", "fc1-imp")
+    for name, row in rows.items():
+        assert (row["config_hash"] in shipped) != ("in the repository" in listed[name])
+    with pytest.raises(subprocess.CalledProcessError) as e:
+        sh("from mplt import ticket; ticket.zoo('conv4-imp')")
+    assert "ticket 'conv4-imp' is too large for the package" in e.value.stderr
