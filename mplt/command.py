@@ -24,7 +24,7 @@ from .config import COMMON, POSITIVE, SETTINGS, YES_NO, Config, config, expected
 from .data import SOURCES, fetch, machine, verify
 from .errors import UserError, pick
 from .experiment import finished, folder_of, is_published, read_rows
-from .export import EXPORTS, export
+from .export import EXPORTS, certificate, export
 from .infer import classify
 from .pipeline import check_suite, suite_here
 from .report import accuracy_vs_remaining, iterations, save_figure
@@ -88,8 +88,8 @@ cli.add_command(tickets)
 @tickets.command("info")
 @click.argument("file")
 def ticket_info(file):  # Of a ticket
-    "What the ticket says of itself."
-    for k, v in ticket.info(file).items():
+    "What the ticket says of itself, and what its size proves."
+    for k, v in (ticket.info(file) | dict(certificate=certificate(file))).items():
         print(f"{json.dumps(k)[1:-1]}: {json.dumps(v)}")
 
 
