@@ -96,7 +96,7 @@ def certificate(
     errors, images = known
     size = Path(path).stat().st_size
     most = math.ceil(1000 * error_bound(size, errors, images)) / 10
-    why = f"{size} bytes are wrong on {errors} of {images} training images"
+    why = f"{size} bytes, {errors} errors on {images} training images"
     return f"at most {most} % errors on new images of their kind, with 95 % confidence ({why})"
 
 # %% ../nbs/15_export.ipynb #91d164ea
