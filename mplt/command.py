@@ -36,7 +36,7 @@ from mplt.config import (
 from .data import SOURCES, fetch, machine, verify
 from .errors import UserError, pick
 from .experiment import find, finished, folder_of, is_published, read_rows
-from .export import EXPORTS, export
+from .export import EXPORTS, certificate, export
 from .infer import classify
 from .pipeline import check_suite, suite_configs, suite_here
 from .report import accuracy_vs_remaining, iterations, save_figure
@@ -114,8 +114,9 @@ def list_tickets():
 @tickets.command("info")
 @click.argument("file")
 def ticket_info(file):  # Of a ticket
-    "What the ticket says of itself."
-    for k, v in ticket.info(ticket_file(file)).items():
+    "What the ticket says of itself, and what its size proves."
+    path = ticket_file(file)
+    for k, v in (ticket.info(path) | dict(certificate=certificate(path))).items():
         print(f"{json.dumps(k)[1:-1]}: {json.dumps(v)}")
 
 
