@@ -633,7 +633,7 @@ def zoo_file(
     name: str,  # One of `zoo_rows`
 ) -> Path:  # File of the ticket
     "Where a ticket of the zoo lies; raises `UserError` for one that is not here"
-    row = zoo_rows()[pick(zoo_rows(), name, "ticket of the zoo")]
+    row = (rows := zoo_rows())[pick(rows, name, "ticket of the zoo")]
     path = zoo_folder() / "runs" / row["config_hash"] / "ticket.safetensors"
     if not path.is_file():
         where = f"in the repository it is results/runs/{row['config_hash']}/{path.name}"
