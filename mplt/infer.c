@@ -1,5 +1,5 @@
 /* A network of signs, zeros and additions: a list of steps over planes of pixels, one plane a channel.
-   The chapter `infer` of mplt derives every function. C99 and its headers stdint.h and string.h, nothing else. */
+   The chapter `infer` of mplt derives every function. C99, its headers stdint.h and string.h, nothing else. */
 #include <stdint.h>
 #include <string.h>
 
@@ -172,7 +172,7 @@ static const int8_t table[256][16] = {TABLES64(0), TABLES64(64), TABLES64(128), 
 /* lookup */
 #if LANES
 /* Add to the sums of some outputs, for some vectors of pixels, what tables make of `n` rows. The tables of
-   the next output are `rows` further; in a list each stands behind its distance in rows from the one before. */
+   the next output are `rows` further; in a list each stands behind its distance in rows from the last one. */
 INLINE void look_up(const int outputs, const int vectors, const int is_list, const uint8_t *tables, int n,
                     int rows, int chunk, const uint8_t *x, const int *where, int16_t *sums, int span)
 {
@@ -356,7 +356,7 @@ static void spread_reals(const Step *s, const float *reals, float *copy, int lin
     memset(copy, 0, sizeof *copy * ROOM);
 }
 
-/* Add to the sums of an output, for some vectors of pixels, the rows of one list, then subtract those of another */
+/* Add to the sums of an output, for some vectors of pixels, the rows of one list, then subtract another's */
 INLINE void add_up(const int vectors, const uint32_t *counts, const uint16_t *gaps, const float *values,
                    const float *x, const int *where, int first, float *sums)
 {
