@@ -40,7 +40,11 @@ def test_each_file_is_a_point():
     assert drawn == {*zip([1000.5, 2000, 3000, 4000, 5000], test)} | {
         (o.bytes, round(100 * o.test_accuracy, 6)) for o in theirs.itertuples()
     }
-    assert [o.get_text().strip() for o in first.texts] == list(theirs.name) and not second.texts
+    *numbers, names = (o.get_text().strip() for o in first.texts)
+    assert names.split("\n") == [
+        f"{n} {name}" for n, name in zip(numbers, theirs.name, strict=True)
+    ]
+    assert [o.get_text() for o in second.texts] == [""]
     assert first.get_xscale() == second.get_xscale() == "log"
     assert (first.get_ylabel(), first.get_title()) == (TEST, "mnist")
 
