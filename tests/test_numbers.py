@@ -147,6 +147,7 @@ def of_cifar10():
 def of_bytes():
     "Table T4, and who is better at equal bytes"
     t4 = pd.read_csv(REPO / "results/cifar10/tables/T4.csv")
+    t4["test %"] = t4["test %"].astype(str).str.split().str[0].astype(float)
     assert list(t4.method) == ["mpt-1-32"] * (len(t4) - 1) + ["dense"]
     theirs = pd.read_csv(REPO / "data/published_bytes.csv").set_index("bytes")
     theirs = 100 * theirs[theirs.dataset == "cifar10"].test_accuracy
