@@ -13,6 +13,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import dask
@@ -105,7 +106,8 @@ def start(project, processes):
     def begin(*words, cwd=project, prefix=()):
         "A process with a group of its own; what it says is in its `said`"
         file = project / f"said-{len(processes)}.txt"
-        how = dict(cwd=cwd, env=ENV, start_new_session=True)
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also below `nohup … &`
+        how = dict(cwd=cwd, env=ENV, start_new_session=True, preexec_fn=heard)
         with file.open("w") as out:
             p = subprocess.Popen([*prefix, *words], stdout=out, stderr=subprocess.STDOUT, **how)
         p.said = file
