@@ -240,9 +240,8 @@ class Script:
 
 
 OWN = {f.name: f for f in fields(Script)}
-UNFIT = (
-    "method cycles recipe epochs scale_fan surrogate".split()
-)  # said otherwise, or never fitting
+# said in other words, or never fitting
+UNFIT = "method cycles recipe epochs scale_fan surrogate".split()
 SAME = {k: f for k, f in SETTINGS.items() if k not in UNFIT}
 SCRIPT = dict(dataset="mnist", arch="fc1", lr=1.2e-3, test_freq=50, batch_size=60, prune_percent=5)
 

@@ -230,13 +230,8 @@ def sweep(
     "Compute runs, the longest first; raises `UserError` if some could not be computed"
     expected, home = expected_seconds(configs), machine().root / "runs"
     home.mkdir(exist_ok=True)
-    given, futures, done, rows, failed = (
-        (threads, (mplt.__version__, NUMERICS)),
-        {},
-        SimpleQueue(),
-        [],
-        [],
-    )
+    given = threads, (mplt.__version__, NUMERICS)
+    futures, done, rows, failed = {}, SimpleQueue(), [], []
 
     def hand_out(c):
         future = executor.submit(work, asdict(c), *given, mark.name)

@@ -167,6 +167,7 @@ def check_model(
 # %% ../nbs/09_ticket.ipynb #d1c3e5f8
 def describe(
     model: nn.Module,  # From `as_subnet`
+    found: dict,  # From `masks`
     initial: bool,  # Is it the mask with the initial weights?
 ) -> dict:  # As in the file, without the checksums
     "What a ticket says of its network"
@@ -175,7 +176,7 @@ def describe(
     unsaid = ("surrogate",) if drawn else ("surrogate", "draw")
     return dict(
         initial=initial,
-        kept={k: int(m.count_nonzero()) for k, m in masks(model).items()},
+        kept={k: int(m.count_nonzero()) for k, m in found.items()},
         spec=spec and {k: v for k, v in asdict(spec).items() if k != "skips" or v},
         subnet={k: v for k, v in asdict(choices).items() if k not in unsaid},
     )
@@ -396,7 +397,8 @@ def save(
     **facts,  # Anything JSON can hold: data set, accuracy, hash of the configuration
 ) -> int:  # Size of the file in bytes
     "Write a ticket; raises `UserError` for a network that could not be rebuilt from it"
-    header, row = describe(model, initial), model.subnet.row
+    found, row = masks(model), model.subnet.row
+    header = describe(model, found, initial)
     subnet.check_outline(model, model.outline, "its conversion")
     try:
         check_plan(header, None if header["spec"] else model)
@@ -410,10 +412,10 @@ def save(
     if clash := set(facts) & {*header, "format", "sha256"}:
         what = f"fact {min(clash)!r} has a name that the ticket needs itself"
         raise UserError(f"{what}: give it another one")
-    kept_as_they_are = {} if initial else own
-    tensors = {k: v for k, v in kept_as_they_are.items() if not layers.get(k.rpartition(".")[0])}
-    for name, mask in masks(model).items():
-        layers[name] = layer_tensors(originals(model)[name], mask, row, initial)
+    as_they_are = [k for k in own if not (initial or layers.get(k.rpartition(".")[0]))]
+    tensors, weights = {k: own[k] for k in as_they_are}, originals(model)
+    for name, mask in found.items():
+        layers[name] = layer_tensors(weights[name], mask, row, initial)
     for name, layer in layers.items():
         for kind, v in layer.items():
             if (full := f"{name}.{kind}") in own:
