@@ -66,7 +66,6 @@ def on_files(files, config):
     site.add("results/index.md", f"# Results\n\n> What the suites of experiments found\n\n{found}")
 
     chapters = [f"{name}.md" for name, f in notebooks.items() if f.name[0].isdigit()]
-    chapters.insert(-1, "theory.md")  # before the results
     lab = [f"{name}.md" for name in notebooks if name == "explore"]
     guides = [f"{name}.md" for name in notebooks if name.startswith("guide_")]
     sections = {
