@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['cli', 'tickets', 'PLACE', 'OWN', 'UNFIT', 'SAME', 'SCRIPT', 'DEFAULTS', 'runs', 'Commands', 'methods', 'check_params',
            'data', 'ticket_file', 'list_tickets', 'ticket_info', 'verify_ticket', 'export_ticket', 'classify_images',
-           'flag', 'plan', 'draw', 'run_and_tell', 'run_given', 'Script', 'script_settings', 'imp', 'sweep_suite',
-           'import_folder', 'invoke', 'main']
+           'flag', 'plan', 'draw', 'is_first', 'run_and_tell', 'run_given', 'Script', 'script_settings', 'imp',
+           'sweep_suite', 'import_folder', 'invoke', 'may_say', 'main']
 
 # %% ../nbs/17_command.ipynb #411e0776
 import json
@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 from dataclasses import Field, asdict, dataclass, fields
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -202,14 +203,24 @@ def draw(folder: Path):  # Of a finished run
     plt.close("all")
 
 
+def is_first() -> bool:
+    "Of the processes that torchrun has started, is this the first? It alone tells of a run"
+    return os.environ.get("RANK", "0") == "0"
+
+
 def run_and_tell(given: dict):  # What `config` takes, `device` and `out`
     "Run a config, and say what came of it"
     on, out = given.pop("device", None), given.pop("out", None)
     c = config(**given)
     where, folder = device(on or machine().device).type, Path(out or folder_of(c))
-    print(plan(c))
-    print(f"finished before, in {folder}" if finished(folder, c) else f"on {where}, into {folder}")
+    if is_first():
+        print(plan(c))
+        print(
+            f"finished before, in {folder}" if finished(folder, c) else f"on {where}, into {folder}"
+        )
     row = experiment.run(c, folder, where)
+    if not is_first():
+        return
     if not is_published(folder, c):  # what git keeps stays as it is
         draw(folder)
     if c.cycles:
@@ -329,6 +340,20 @@ def invoke(words: list):  # What stands behind `mplt`
         what = e.format_message().rstrip(".")
         raise UserError(f"{what}: see `{path} --help`") from None
 
+# %% ../nbs/17_command.ipynb #5d0c1b02
+def may_say() -> bool:
+    "Is this process alone, or the first of those started by torchrun that has something to say at its end?"
+    if int(os.environ.get("WORLD_SIZE", 1)) < 2:
+        return True
+    from torch.distributed import TCPStore  # here, as it takes a second
+
+    where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        store = TCPStore(*where, is_master=False, timeout=timedelta(seconds=5))
+        return store.add(f"said {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", 1) == 1
+    except RuntimeError:  # the first process keeps the store, and has ended
+        return is_first()
+
 # %% ../nbs/17_command.ipynb #243bbe8d
 def main(
     argv: list = None,  # Arguments; the process's if None
@@ -351,5 +376,6 @@ def main(
         said, status = f"{what}, state saved: the same command goes on from there", 128 + signal
     except KeyboardInterrupt:
         said, status = "stopped", 130
-    print(f"mplt: {said}", file=sys.stderr)
+    if may_say():
+        print(f"mplt: {said}", file=sys.stderr)
     return status

@@ -5,18 +5,19 @@
 # %% auto #0
 __all__ = ['MD5SUMS', 'DIGITS', 'CLOTHES', 'THINGS', 'MNIST', 'CIFAR10', 'IMAGENET', 'SOURCES', 'Images', 'DataSet', 'machine',
            'Source', 'verify', 'fetch', 'load', 'stream_key', 'stream', 'stratified', 'split', 'crop_flip', 'normalise',
-           'batches', 'random_part', 'Photos']
+           'batches', 'random_part', 'readers', 'Photos']
 
 # %% ../nbs/01_data.ipynb #df1f4c99
 import configparser
 import gzip
 import hashlib
+import multiprocessing
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 from collections import namedtuple
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,8 +25,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from fastcore.basics import noop
 from fastcore.xtras import find_file_parents
 from PIL import Image, ImageOps
+from torch.utils.data import DataLoader
 
 import mplt
 from .errors import UserError, pick
@@ -329,20 +332,23 @@ def batches(
     epoch: int = 0,  # Whose shuffle and augmentation
     start: int = 0,  # First batch to yield, from 0
     shift: int = 4,  # Of `crop_flip`, where the source has it
+    share: slice = slice(None),  # What to yield of each batch, which is drawn as a whole
 ):
     "Yield `(x, y)`: x float32 (size, channels, height, width), y int64 (size,)"
     n, training = len(images.y), seed is not None
     order = stream(seed, "order", epoch).permutation(n) if training else np.arange(n)
     order = torch.from_numpy(order).to(images.y.device)
-    for i in range(start, n // size if training else -(-n // size)):
-        chosen = order[i * size : (i + 1) * size]
-        x, y = images.x[chosen], images.y[chosen]
-        rng = stream(seed, "augmentation", epoch, i) if training else None
-        if not torch.is_tensor(x):  # photographs
-            x = x.read(rng).to(y.device)
-        elif training and source.crop_flip:
-            x = crop_flip(x, rng, shift)
-        yield normalise(x, source), y
+    numbers = range(start, n // size if training else -(-n // size))
+    chosen = [order[i * size : (i + 1) * size] for i in numbers]
+    rngs = (stream(seed, "augmentation", epoch, i) if training else None for i in numbers)
+    if not torch.is_tensor(images.x):  # photographs
+        xs = images.x.read(chosen, rngs, share)
+    elif training and source.crop_flip:
+        xs = (crop_flip(images.x[i], rng, shift)[share] for i, rng in zip(chosen, rngs))
+    else:
+        xs = (images.x[i[share]] for i in chosen)
+    for i, x in zip(chosen, xs):
+        yield normalise(x.to(order.device), source), images.y[i[share]]
 
 # %% ../nbs/01_data.ipynb #2d28ff79
 def random_part(
@@ -377,9 +383,34 @@ def _photo(path, side, u=None):
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 # %% ../nbs/01_data.ipynb #99835058
+@dataclass(frozen=True)
+class _Reader:
+    "Reads what a `DataLoader` tells it to: for each photograph its path and random numbers"
+
+    side: int
+
+    def __getitems__(self, keys):
+        try:
+            return torch.stack([_photo(path, self.side, u) for path, u in keys])
+        except UserError as e:
+            return e
+
+
+def _ignore_signals(worker):
+    for number in signal.SIGINT, signal.SIGTERM:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def readers() -> int:  # 0: photographs are read when they are needed
+    "Processes that read ahead, for each that trains: as many as there are cores; none where it may have none"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    may = not multiprocessing.current_process().daemon
+    return may and max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
 @dataclass(frozen=True, eq=False)
 class Photos:
-    "Images in files, read when they are needed"
+    "Images in files, read when they are needed; they are indexed like a tensor"
 
     paths: np.ndarray  # of the files
     side: int  # in pixels, of the square that each becomes
@@ -390,13 +421,26 @@ class Photos:
     def to(self, device):  # of a network; they stay in their files
         return self
 
-    def read(self, rng: np.random.RandomState = None):  # None: the middle of each, as it is tested
-        "All of them, uint8 (n, 3, side, side); with `rng`, a random part of each"
-        n = len(self.paths)
-        us = [None] * n if rng is None else rng.random_sample((n, 12, 2))
-        with ThreadPoolExecutor() as pool:
-            images = pool.map(_photo, self.paths, [self.side] * n, us)
-        return torch.stack(list(images))
+    def read(
+        self,
+        chosen,  # Of each batch the indices, a tensor (n,)
+        rngs,  # For each batch where the random parts come from; or None: the middle, as it is tested
+        share: slice = slice(None),  # What to read of each batch
+        workers: int = None,  # `readers()` if None
+    ):
+        "Yield batches of them, uint8 (n, 3, side, side); raises `UserError` if one cannot be read"
+
+        def keys():
+            for i, rng in zip(chosen, rngs):
+                us = [None] * len(i) if rng is None else rng.random_sample((len(i), 12, 2))
+                yield list(zip(self[i].paths, us))[share]
+
+        workers = readers() if workers is None else workers
+        how = dict(num_workers=workers, collate_fn=noop, worker_init_fn=_ignore_signals)
+        for x in DataLoader(_Reader(self.side), batch_sampler=keys(), **how):
+            if isinstance(x, UserError):
+                raise x
+            yield x
 
 # %% ../nbs/01_data.ipynb #5e1f08da
 def _load_folders(name, place):

@@ -7,7 +7,8 @@ __all__ = ['NUMERICS', 'MEASURED', 'NUMBERS', 'GET_IT', 'IF_THERE', 'NOT_ALL_MET
            'read_rows', 'read_row', 'read_record', 'holds', 'published_folder', 'is_published', 'has_ticket',
            'finished', 'find', 'folder_of', 'publish', 'processor', 'commit', 'provenance', 'record_machine', 'InUse',
            'reserved', 'new_model', 'layer_counts', 'rebuilt', 'after_binarising', 'leave_level', 'add_rows',
-           'shuffled', 'controls', 'renew_statistics', 'leave_controls', 'peak_memory', 'leave_summary', 'run']
+           'shuffled', 'controls', 'renew_statistics', 'leave_controls', 'peak_memory', 'leave_summary', 'run',
+           'carry_out']
 
 # %% ../nbs/11_experiment.ipynb #6083554e
 import hashlib
@@ -19,7 +20,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, fields
 from datetime import date
@@ -31,6 +32,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
+from fastcore.basics import noop
 from filelock import FileLock, Timeout
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -42,7 +44,17 @@ from .errors import UserError, replacing
 from .mask import global_masks, masks_by_scope
 from .models import build, draw_scores, draw_weight
 from .subnet import METHODS, as_subnet, masks, used_weight, weighted
-from .train import check_batch_size, device, evaluate, fit, keep_memory, log
+from mplt.train import (
+    anywhere,
+    check_batch_size,
+    device,
+    evaluate,
+    fit,
+    joined,
+    keep_memory,
+    log,
+    processes,
+)
 
 # %% ../nbs/11_experiment.ipynb #348597b3
 NUMERICS = 1
@@ -263,7 +275,7 @@ def provenance(where: torch.device) -> dict:
         instructions=torch.backends.cpu.get_cpu_capability() + bf16 + cap,
         threads=torch.get_num_threads(),
         torch=torch.__version__,
-    )
+    ) | ({"processes": n} if (n := processes()[1]) > 1 else {})
 
 # %% ../nbs/11_experiment.ipynb #80e647fe
 def record_machine(
@@ -276,9 +288,11 @@ def record_machine(
         log.warning(f"{file} is lost: with what the run was computed until here is not known")
     if not (begun and file.exists()):
         write(file, dict(computed=[now]))
-    record, what = read_record(folder), "device cpu instructions threads torch".split()
+    record, what = read_record(folder), "device cpu instructions threads processes torch".split()
     before = record["computed"][-1]
-    differ = [f"{k} {now[k]} (before: {before.get(k)})" for k in what if before.get(k) != now[k]]
+    differ = [
+        f"{k} {now.get(k)} (before: {before.get(k)})" for k in what if before.get(k) != now.get(k)
+    ]
     if differ:
         log.warning(f"{folder} is taken up with {', '.join(differ)}: its bits are those of neither")
     if differ or before.get("commit") != now["commit"]:
@@ -496,7 +510,7 @@ def run(
     folder=None,  # The run folder; None: `folder_of(c)`
     on: str = None,  # Device; the one in settings.ini if None
     data=None,  # From `load`, if it is at hand
-) -> dict:  # The row of summary.csv
+) -> dict:  # The row of summary.csv; None in all processes but the first, if there are more
     """Run a config to its end, or go on with it, or read what it has left; raises `UserError` before
     any computing, and `Stopped` after a signal"""
     c = config(**c) if isinstance(c, dict) else c
@@ -512,14 +526,24 @@ def run(
     if machine().threads:
         torch.set_num_threads(machine().threads)
     keep_memory()
+    with joined(where):
+        return carry_out(c, folder, where, data.source, parts)
+
+
+def carry_out(c, folder, where, source, parts):
+    "What `run` does when everything is checked; all processes train, and the first one does the rest"
     for k, images in vars(parts).items():
         setattr(parts, k, Images(*(o.to(where) for o in images)))
-    model = new_model(c, data.source).to(where)
-    with reserved(folder, c):
-        record_machine(folder, provenance(where))
-        leave = partial(leave_level, folder, c, data.source, parts, model)
-        curves = fit(model, parts, data.source, c, folder / "state.pt", leave)
+    model, first = new_model(c, source).to(where), processes()[0] == 0
+    with reserved(folder, c) if first else nullcontext():
+        if first:
+            record_machine(folder, provenance(where))
+        anywhere(False)  # the others wait here
+        leave = partial(leave_level, folder, c, source, parts, model) if first else noop
+        curves = fit(model, parts, source, c, folder / "state.pt", leave)
+        if not first:
+            return None
         if METHODS[c.method].mask == "learned":
-            leave_controls(folder, c, data.source, parts, model)
+            leave_controls(folder, c, source, parts, model)
         leave_summary(folder, c, curves, where)
     return read_row(folder)

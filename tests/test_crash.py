@@ -7,9 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 
+import numpy as np
 import pytest
+import torch
 from conftest import REPO
+from PIL import Image
 
 KILLS = int(os.environ.get("MPLT_KILLS", 5))  # `make crashes` sets 20
 STEPS = 60  # in an epoch: 3,600 digits, 60 in a batch
@@ -30,6 +34,20 @@ def step(*args):
 train.step = step
 sys.exit(main())
 """  # the same, and says when a step begins
+
+DOOMED = """
+import os, signal, sys
+from mplt import train
+from mplt.command import main
+real, train.SAVE_EVERY, steps = train.step, 0, []
+def step(*args):
+    steps.append(args)
+    if len(steps) == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args)
+train.step = step
+main()
+"""  # saves its state after each step, and is killed in the middle of the second epoch
 
 
 def start(out, limit=None, args=RUNS["steps"], program=PLAIN):
@@ -164,3 +182,22 @@ def test_damaged_state(tmp_path):
     p = start(tmp_path / "run")
     _, said = p.communicate()
     assert p.returncode == 2 and "state.pt is damaged" in said and "Traceback" not in said
+
+
+def test_photographs_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
+    "They are read ahead by other processes, which leaves no trace in the result, nor do these stay"
+    rng = np.random.RandomState(0)
+    for part, name, n in product(("train", "val"), ("blue", "red"), range(16)):
+        (folder := tmp_path / "imagenet" / part / name).mkdir(parents=True, exist_ok=True)
+        x = rng.randint(0, 256, (rng.randint(60, 300), rng.randint(60, 300), 3))
+        Image.fromarray(x.astype(np.uint8)).save(folder / f"{n}.jpg")
+    monkeypatch.setenv("MPLT_DATA", str(tmp_path))
+    args = "run --dataset imagenet --arch resnet18 --method mpt-1-32 --recipe paper --width 0.1"
+    args += " --epochs 2 --warmup 1 --batch_size 7"  # of 29 images: 4 steps
+    finish(tmp_path / "whole", args)
+    p = start(tmp_path / "run", args=args, program=DOOMED)
+    assert p.wait() == -signal.SIGKILL
+    state = torch.load(tmp_path / "run/state.pt", weights_only=True)["run"]
+    assert (state["epoch"], state["step"]) == (1, 1)
+    finish(tmp_path / "run", args)
+    assert content(tmp_path / "run") == content(tmp_path / "whole")
