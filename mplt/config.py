@@ -6,8 +6,8 @@
 __all__ = ['FRACTION', 'PERCENT', 'POSITIVE', 'COUNT', 'PIXELS', 'YES_NO', 'COMMON', 'TRAINED', 'PRUNED', 'FROZEN', 'SHORT', 'FC',
            'CONV', 'RESIDUAL', 'IMAGENET', 'IMAGENET_SGD', 'HALF', 'SMALL', 'BINARY', 'PAPER', 'GROUPS', 'RECIPES',
            'SETTINGS', 'SHIFTED', 'IN_CYCLES', 'STILL', 'NO_CYCLES', 'REDRAWN', 'TWO_IMAGES', 'SIGNS_NEED_BN',
-           'SHORTCUTS_NEED_BN', 'RULES', 'setting', 'Config', 'expected', 'value', 'recipe', 'Shortcuts', 'check_rules',
-           'config', 'expand']
+           'SHORTCUTS_NEED_BN', 'RULES', 'OWN', 'UNFIT', 'SAME', 'SCRIPT', 'setting', 'Config', 'expected', 'value',
+           'recipe', 'Shortcuts', 'check_rules', 'config', 'expand', 'Script', 'script_settings']
 
 # %% ../nbs/07_config.ipynb #9d6f2a18
 from dataclasses import Field, dataclass, field, fields
@@ -251,3 +251,38 @@ def expand(
     if empty := [k for k, v in lists.items() if not v]:
         raise UserError(f"{empty[0]} is an empty list: expected at least one value")
     return [config(**dict(zip(lists, values))) for values in product(*lists.values())]
+
+# %% ../nbs/07_config.ipynb #a2b3c4d5
+@dataclass(frozen=True)
+class Script:
+    "What the script is told in words of its own"
+
+    epochs: int = setting(50, POSITIVE, "prunings; trainings are one more")
+    epochs_per_cycle: int = setting(1, POSITIVE, "passes over the images in each training")
+    reinit: bool = setting(False, YES_NO, "draw the weights anew for each training")
+    score: bool = setting(False, YES_NO, "let learned scores decide what is pruned")
+    binarize: bool = setting(False, YES_NO, "use only the signs of the weights")
+
+
+OWN = {f.name: f for f in fields(Script)}
+# said in other words, or never fitting
+UNFIT = "method cycles recipe epochs scale_fan surrogate".split()
+SAME = {k: f for k, f in SETTINGS.items() if k not in UNFIT}
+SCRIPT = dict(dataset="mnist", arch="fc1", lr=1.2e-3, test_freq=50, batch_size=60, prune_percent=5)
+
+# %% ../nbs/07_config.ipynb #b3c4d5e6
+def script_settings(
+    **given,  # Any of `OWN` and `SAME`; None is as good as left out
+) -> dict:  # For `config`
+    "Settings from the script's; raises `UserError` for some that do not go together"
+    given = {k: v for k, v in given.items() if v is not None}
+    own = {k: value(f, given.pop(k, f.default)) for k, f in OWN.items()}
+    words = dict(reinit="-reinit", score="-score", binarize="-binary")
+    method = "imp" + "".join(word for k, word in words.items() if own[k])
+    if method not in METHODS:
+        clash = "score" if own["score"] else "binarize"
+        raise UserError(f"--reinit does not fit --{clash}: see `mplt methods` for those in cycles")
+    defaults = SCRIPT | dict(method=method, cycles=own["epochs"], epochs=own["epochs_per_cycle"])
+    if "sparsity" in given:
+        del defaults["prune_percent"]
+    return defaults | given

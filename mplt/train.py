@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SAVED', 'SAVE_EVERY', 'log', 'device', 'processes', 'share', 'together', 'anywhere', 'average_gradients', 'joined',
-           'synchronised', 'evaluate', 'cosine', 'optimizer', 'step', 'keep_memory', 'Stopped', 'in_background',
-           'noted_signals', 'Run', 'prune', 'save_state', 'take_up', 'new_row', 'train_epoch', 'end_epoch',
-           'check_batch_size', 'check_sparsity', 'fit']
+           'synchronised', 'evaluate', 'cosine', 'optimizer', 'step', 'keep_memory', 'in_background', 'noted_signals',
+           'Run', 'prune', 'save_state', 'take_up', 'new_row', 'train_epoch', 'end_epoch', 'check_batch_size',
+           'check_sparsity', 'fit']
 
 # %% ../nbs/08_train.ipynb #62b0b4d3
 import ctypes
@@ -32,7 +32,7 @@ from tqdm import tqdm
 from .binarize import set_progress
 from .config import Config
 from .data import Images, Source, batches
-from .errors import UserError, pick, replacing
+from .errors import Stopped, UserError, pick, replacing
 from .prune import rewind, snapshot, sparsity_at
 from .subnet import set_sparsity
 
@@ -210,10 +210,6 @@ def keep_memory():
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap stays
 
 # %% ../nbs/08_train.ipynb #db815c2e
-class Stopped(Exception):
-    "Training was asked to stop, and its state is saved if it has a file; a sentence, and the signal's number"
-
-
 def in_background() -> bool:
     "Is this a thread of its own, where no signal arrives, and no bar is shown?"
     return threading.current_thread() is not threading.main_thread()

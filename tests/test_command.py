@@ -16,7 +16,7 @@ from conftest import REPO
 from PIL import Image
 
 from mplt import command, experiment, ticket
-from mplt.config import RECIPES, config
+from mplt.config import COMMON, RECIPES, SETTINGS, config, script_settings
 from mplt.data import SOURCES, DataSet, Images
 from mplt.errors import UserError
 from mplt.mask import SCOPES
@@ -99,11 +99,12 @@ def test_run_leaves_its_results_and_repeats_them(tmp_path):
         ("run --arch_type resnet18 --bn none", "its shortcuts need batch normalisation"),
         ("imp --prune_percent 50 --epochs 99", "nothing would be left"),
         ("run --method mpt-1-32 --arch conv2 --dataset mnist5k --width 30", "take a smaller width"),
-        ("", "Missing command: see `mplt --help`"),
+        ("--versoin", "unknown flag '--versoin': did you mean '--version'?"),
+        ("completion csh", "unknown shell 'csh': did you mean 'zsh'?"),
         ("rum", "unknown command 'rum': did you mean 'run'?"),
         ("ticket inf x", "unknown command 'inf': did you mean 'info'?"),
         ("ticket export x", "Missing argument 'OUT': see `mplt ticket export --help`"),
-        ("data bring mnist", "unknown word for data 'bring'"),
+        ("data bring mnist", "unknown command 'bring'"),
         ("--sparsity .5", "mplt has no flag --sparsity: it is one of `mplt run`"),
     ],
 )
@@ -177,10 +178,10 @@ def test_the_script_in_other_words():
     "`mplt imp` with its defaults is the same run as `mplt run` that says it all"
     said = dict(method="imp", dataset="mnist", arch="fc1", prune_percent=5, cycles=50, epochs=1)
     c = config(**said, lr=1.2e-3, batch_size=60, test_freq=50)
-    assert config(**command.script_settings()) == c
+    assert config(**script_settings()) == c
     assert c.sparsity == pytest.approx(1 - 0.95**50)
     flags = dict(epochs="10", prune_percent="20", lr="0.01", binarize="True", score="false")
-    own = config(**command.script_settings(**flags))
+    own = config(**script_settings(**flags))
     assert (own.method, own.cycles, own.lr) == ("imp-binary", 10, 0.01)
     assert own.sparsity == pytest.approx(1 - 0.8**10)
 
@@ -194,9 +195,87 @@ def test_help_is_true(capsys):
         if default := re.search(r"\(default: (.*?)\)", part):
             shown[part.split()[0]] = default[1]
     c = config()
-    said = {k: v for k, v in shown.items() if hasattr(c, k) and v != "by recipe"}
-    assert len(said) > 10 and said == {k: str(getattr(c, k)) for k in said}
-    assert shown["shift"] == "by recipe" and config(dataset="cifar10").shift == 2
+    said = {k: v for k, v in shown.items() if hasattr(c, k)}
+    assert len(said) > 5 and said == {k: str(getattr(c, k)) for k in said}
+    left_out = {k for k, f in SETTINGS.items() if f"--{k} " in text and k not in shown}
+    assert {*COMMON} <= left_out and config(dataset="cifar10").shift == 2
+    assert not any(SETTINGS[k].default for k in left_out - {*COMMON})
+
+
+@pytest.mark.parametrize("command_line", ["run", "imp"])
+def test_help_is_at_most_a_screen_and_a_half(command_line, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert command.main([command_line, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) <= 72 and max(map(len, text.splitlines())) <= 80
+    assert "\nThe network:\n" in text and "--arch_type" in text and "none, plain or learned" in text
+
+
+@pytest.mark.parametrize("group", ["", "ticket", "data", "runs"])
+def test_a_group_alone_lists_its_commands(group, capsys):
+    assert command.main(group.split()) == 0
+    said = capsys.readouterr().out
+    names = command.cli.commands[group].commands if group else command.cli.commands
+    assert (
+        all(f"\n  {name} " in said for name in names) and "...\n" not in said.split("Commands:")[1]
+    )
+
+
+QUICK = ["--help", "--version", "methods", "", "ticket", "rum", "--versoin", "ticket inf x"]
+
+
+@pytest.mark.parametrize("args", QUICK)
+def test_what_computes_nothing_is_quick(args, tmp_path):
+    "PyTorch, pandas and pyplot are not loaded for it"
+    code = "import sys; from mplt.__main__ import main; status = main(); "
+    code += "print({'torch', 'pandas', 'matplotlib', 'numpy'} & {*sys.modules}, status)"
+    p = subprocess.run([sys.executable, "-c", code, *args.split()], capture_output=True, text=True)
+    assert p.stdout.splitlines()[-1] == f"set() {2 if p.stderr else 0}", p.stderr
+
+
+@pytest.mark.parametrize("loading", ["click", "torch", "pandas"])
+def test_ctrl_c_while_it_loads(loading):
+    code = f"""
+import sys
+class CtrlC:
+    def find_spec(self, name, *args):
+        if name == {loading!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, CtrlC())
+from mplt.__main__ import main
+sys.exit(main())"""
+    p = subprocess.run(
+        [sys.executable, "-c", code, "ticket", "list"], capture_output=True, text=True
+    )
+    assert (p.returncode, p.stdout, p.stderr) == (130, "", "mplt: stopped\n")
+
+
+@pytest.mark.parametrize(
+    "words, wanted",
+    [
+        ("mplt ru", "run runs"),
+        ("mplt ticket ve", "verify"),
+        ("mplt run --me", "--method"),
+        ("mplt run --method mpt", "mpt-1-32 mpt-1-1"),
+        ("mplt rum x", ""),
+    ],
+)
+def test_a_shell_completes(words, wanted, monkeypatch, capsys):
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    monkeypatch.setenv("_MPLT_COMPLETE", "bash_complete")
+    assert command.main([]) == 0
+    said = capsys.readouterr()
+    assert [o.split(",")[1] for o in said.out.split()] == wanted.split() and not said.err
+
+
+def test_lists_of_names(capsys):
+    for words, names in {"networks": ARCHS, "methods": METHODS, "data list": SOURCES}.items():
+        assert command.main(words.split()) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert [o.split()[0] for o in said][-len(names) :] == [*names]
+    assert command.main(["completion", "bash"]) == 0
+    assert "_MPLT_COMPLETE=bash_complete" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", METHODS)
