@@ -25,6 +25,7 @@ from mplt.config import (
     COMMON,
     POSITIVE,
     SETTINGS,
+    SHIFTED,
     YES_NO,
     Config,
     config,
@@ -177,8 +178,10 @@ PLACE = [
 def plan(c: Config):  # Of a run
     "What will be done, in words"
     said = ["method", "dataset", "arch", "sparsity", "cycles", "epochs"]
-    if not SOURCES[c.dataset].crop_flip:
+    if c.dataset not in SHIFTED:
         said.append("shift")
+    if not c.digest:
+        said += ["side", "digest"]
     rest = ", ".join(f"{k} {v}" for k, v in asdict(c).items() if k not in said)
     left, epochs = 1 - c.sparsity, f"{c.epochs} epoch{'s' if c.epochs > 1 else ''}"
     how = f"{100 * c.sparsity:g} % of the weights removed, {epochs}"

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'MD5SUMS', 'DIGITS', 'CLOTHES', 'THINGS', 'MNIST', 'CIFAR10', 'IMAGENET', 'SOURCES', 'Images', 'DataSet',
-           'machine', 'Source', 'verify', 'fetch', 'load', 'stream_key', 'stream', 'stratified', 'check_data', 'split',
-           'crop_flip', 'normalise', 'batches', 'random_part', 'Photos']
+           'GREY', 'OWN', 'machine', 'Source', 'verify', 'fetch', 'load', 'stream_key', 'stream', 'stratified',
+           'check_data', 'split', 'crop_flip', 'normalise', 'batches', 'random_part', 'Photos', 'own_set', 'collect',
+           'own_place', 'save_npz', 'digest', 'set_name']
 
 # %% ../nbs/01_data.ipynb #df1f4c99
 import configparser
 import gzip
 import hashlib
+import json
 import os
 import pickle
 import shutil
@@ -29,7 +31,7 @@ from fastcore.xtras import find_file_parents
 from PIL import Image, ImageOps
 
 import mplt
-from .errors import UserError, pick
+from .errors import UserError, pick, replacing
 
 # %% ../nbs/01_data.ipynb #c71224fd
 PACKAGE = Path(mplt.__file__).parent  # in the repository, if it is installed as editable
@@ -239,10 +241,13 @@ def _read(name, paths):
 
 # %% ../nbs/01_data.ipynb #1d545b3e
 def load(
-    name: str,  # A name in `SOURCES`
+    name: str,  # A name in `SOURCES`, or a set of one's own: folder:PATH or npz:FILE
     root=None,  # Folder of the data sets; the one in settings.ini if None
+    side: int = 0,  # Of the square that each image of one's own folder becomes, in pixels
 ) -> DataSet:  # `source`, `train` and `test`
     "Fetch and read a data set; raises `UserError` if it cannot be had or has wrong bytes"
+    if ":" in name:
+        return _load_own(name, side)
     place = fetch(name, root)
     name, source = place.name, SOURCES[place.name]
     if not source.files:
@@ -452,3 +457,177 @@ def _load_folders(name, place):
     photos = [Photos(np.array(o.samples)[:, 0], source.in_shape[1]) for o in (train, val)]
     labels = [torch.tensor(o.targets) for o in (train, val)]
     return DataSet(source, *map(Images, photos, labels))
+
+# %% ../nbs/01_data.ipynb #7c4d1a02
+def _statistics(x):
+    "Mean and standard deviation of each channel, of pixels in [0, 1], to four digits; exact sums"
+    value, found = np.arange(256) / 255, []
+    for channel in x.transpose(0, 1):
+        share = torch.bincount(channel.flatten(), minlength=256).numpy() / channel.numel()
+        mean = float(share @ value)
+        std = float(share @ (value - mean) ** 2) ** 0.5
+        found.append((round(mean, 4), round(std, 4) or 1.0))
+    return tuple(zip(*found))
+
+
+def own_set(
+    train: Images,  # x: uint8 (n, channels, height, width); y: int64 (n,), from 0
+    test: Images,  # Of the same kind
+    classes=(),  # Names, in the order of the labels; none: the numbers
+) -> DataSet:
+    "A data set of one's own images; raises `UserError` for what could be misunderstood"
+    x, y = train
+    if torch.is_tensor(x) and x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
+        hint = "expected channels first, x.transpose(0, 3, 1, 2) in NumPy"
+        raise UserError(f"train images have shape {tuple(x.shape)}: {hint}")
+    labels = sorted(set(y.flatten().tolist()))
+    if not classes and labels != list(range(len(labels))):
+        hint = f"expected 0 to {len(labels) - 1}, each at least once, or names of the classes"
+        raise UserError(f"train labels are {labels[:5]} …, up to {labels[-1]}: {hint}")
+    names, unknown = tuple(map(str, classes or labels)), ((0.0,), (1.0,))
+    check_data(DataSet(Source({}, names, *unknown, in_shape=tuple(x.shape[1:])), train, test))
+    source = Source({}, names, *_statistics(x), in_shape=tuple(x.shape[1:]))
+    return DataSet(source, train, test)
+
+# %% ../nbs/01_data.ipynb #7c4d1a05
+GREY = ("1", "L", "LA")  # modes of PIL
+
+
+def _pixels(image, side):
+    "An image as uint8 (channels, height, width)"
+    if isinstance(image, (str, Path)):
+        try:
+            with Image.open(image) as opened:
+                return _pixels(opened, side)
+        except OSError as e:
+            what = f"{image} cannot be read as an image ({e})"
+            raise UserError(f"{what}: delete or replace it") from None
+    if isinstance(image, Image.Image):
+        if image.mode[0] in "IF":
+            raise UserError(f"an image has mode {image.mode}: expected at most 8 bits a channel")
+        image = image.convert("L" if image.mode in GREY else "RGB")
+        if side:
+            image = ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
+        image = np.array(image).reshape(*image.size[::-1], -1).transpose(2, 0, 1)
+    x = torch.as_tensor(image)
+    return x[None] if x.ndim == 2 else x
+
+
+def _pair(item, side):
+    "The image and the label that an item is"
+    if isinstance(item, dict):
+        names = ("image", "img", "label", "labels", "fine_label")
+        item = [item[k] for k in names if k in item]
+    try:
+        return _pixels(item[0], side), int(item[1])
+    except (IndexError, TypeError, ValueError) as e:
+        if isinstance(e, UserError):
+            raise
+        expected = "expected an image and a whole number, or a dict with image and label"
+        raise UserError(f"an item of the data set does not fit ({e}): {expected}") from None
+
+
+def collect(
+    train,  # A torch Dataset, a Hugging Face data set, or a list of pairs
+    test,  # Of the same kind
+    classes=None,  # Names, in the order of the labels; None: those that `train` has, else the numbers
+    side: int = 0,  # Of the square that PIL images and files become, in pixels; 0: as they are
+) -> DataSet:  # In memory
+    "Read all images of two data sets; raises `UserError` for what could be misunderstood"
+    parts = []
+    for items in train, test:
+        with ThreadPoolExecutor(None if isinstance(items, list) else 1) as pool:
+            pairs = pool.map(lambda i, items=items: _pair(items[i], side), range(len(items)))
+            parts.append(tuple(zip(*pairs)))
+    shapes = {x.shape[1:] for images, _ in filter(None, parts) for x in images}
+    if not all(parts) or len(shapes) > 1:
+        said = [" x ".join(map(str, o)) for o in sorted(shapes)[:2]]
+        what = f"images have sizes {' and '.join(said)}" if all(parts) else "a part has no images"
+        raise UserError(f"{what}: expected images of one size, or give side")
+    channels = max(len(x) for images, _ in parts for x in images)
+    stacked = [torch.stack([x.expand(channels, -1, -1) for x in images]) for images, _ in parts]
+    if classes is None:
+        label = getattr(train, "features", {}).get("label")  # Hugging Face's
+        classes = getattr(train, "classes", None) or getattr(label, "names", ())
+    return own_set(*map(Images, stacked, [torch.tensor(y) for _, y in parts]), classes)
+
+# %% ../nbs/01_data.ipynb #7c4d1a08
+OWN = ("folder:PATH", "npz:FILE")
+
+
+def own_place(
+    name: str,  # folder:PATH or npz:FILE
+) -> tuple:  # folder or npz; the path
+    "Where a set of one's own lies; raises `UserError` if it is not there"
+    kind, _, path = name.partition(":")
+    kind, path = pick(("folder", "npz"), kind, "kind of data set"), Path(path).expanduser()
+    for place in path, machine().data / path:
+        if place.is_dir() if kind == "folder" else place.is_file():
+            return kind, place
+    what = "folder" if kind == "folder" else "file"
+    raise UserError(f"{name}: there is no {what} {path}, neither here nor in {machine().data}")
+
+
+def save_npz(
+    path,  # File to write, .npz
+    data: DataSet,  # In memory
+):
+    "Write a data set as one file, the same bytes for the same set"
+    check_data(data)
+    arrays = dict(
+        x_train=data.train.x, y_train=data.train.y, x_test=data.test.x, y_test=data.test.y
+    )
+    arrays = {k: v.cpu().numpy() for k, v in arrays.items()}
+    with replacing(path) as tmp, open(tmp, "wb") as file:
+        np.savez_compressed(file, **arrays, classes=np.array(data.source.classes))
+
+
+def _load_npz(place):
+    "Read a file of arrays; grey images need no channels"
+    keys = "x_train y_train x_test y_test".split()
+    try:
+        with np.load(place, allow_pickle=False) as file:
+            x, y, x_test, y_test = (torch.from_numpy(file[k]) for k in keys)
+            classes = file["classes"].tolist() if "classes" in file else ()
+    except Exception as e:  # whatever nonsense sets off
+        expected = f"expected an .npz file with the arrays {', '.join(keys)}"
+        raise UserError(f"{place} cannot be read ({type(e).__name__}: {e}): {expected}") from None
+    x, x_test = (o[:, None] if o.ndim == 3 else o for o in (x, x_test))
+    y, y_test = (o if o.is_floating_point() else o.long() for o in (y, y_test))
+    return own_set(Images(x, y), Images(x_test, y_test), classes)
+
+
+def _load_own(name, side):
+    "Read a set of one's own into memory"
+    kind, place = own_place(name)
+    if kind == "npz":
+        return _load_npz(place)
+    listed = _load_folders("imagenet", place)
+    files = [list(zip(map(str, o.x.paths), o.y.tolist())) for o in listed[1:]]
+    return collect(*files, listed.source.classes, side)
+
+# %% ../nbs/01_data.ipynb #7c4d1a11
+def digest(
+    name: str,  # folder:PATH or npz:FILE
+    expected: str = "",  # Digest that it has to have; '': any
+) -> str:  # 12 hexadecimal digits
+    "What tells a set of one's own from others; raises `UserError` if it is not the expected one"
+    kind, place = own_place(name)
+    if kind == "npz":
+        with place.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256")
+    else:
+        files = [f for part in ("train", "val") for f in (place / part).rglob("[!.]*")]
+        sizes = {f.relative_to(place).as_posix(): f.stat().st_size for f in files if f.is_file()}
+        found = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
+    if expected not in ("", found.hexdigest()[:12]):
+        hint = "it was changed, or is another set"
+        raise UserError(f"{name} has digest {found.hexdigest()[:12]}, not {expected}: {hint}")
+    return found.hexdigest()[:12]
+
+
+def set_name(
+    name: str,  # Of a data set
+) -> str:  # Without the way to it
+    "What a data set is called, wherever it lies"
+    return Path(name.partition(":")[2] or name).stem
