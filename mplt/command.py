@@ -293,11 +293,13 @@ class Settings(click.Command):
 # %% ../nbs/17_command.ipynb #520d3445
 def plan(c):  # Of a run
     "What will be done, in words"
-    from mplt.data import SOURCES
+    from mplt.config import SHIFTED
 
     said = ["method", "dataset", "arch", "sparsity", "cycles", "epochs"]
-    if not SOURCES[c.dataset].crop_flip:
+    if c.dataset not in SHIFTED:
         said.append("shift")
+    if not c.digest:
+        said += ["side", "digest"]
     rest = ", ".join(f"{k} {v}" for k, v in asdict(c).items() if k not in said)
     left, epochs = 1 - c.sparsity, f"{c.epochs} epoch{'s' if c.epochs > 1 else ''}"
     how = f"{100 * c.sparsity:g} % of the weights removed, {epochs}"

@@ -39,7 +39,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import mplt
 from . import subnet, ticket
 from .config import Config, config
-from .data import Images, Source, batches, load, machine, split, stream
+from .data import Images, Source, batches, digest, load, machine, set_name, split, stream
 from .errors import UserError, replacing
 from .mask import global_masks, masks_by_scope
 from .models import build, draw_scores, draw_weight
@@ -390,7 +390,8 @@ FIRST = [*"dataset arch width method bn scope".split(), *MEASURED, "config_hash"
 def leave_level(folder, c, source, parts, model, cycle):
     "Write what a training leaves: its tickets, a row of levels.csv, rows of layers.csv"
     file, name = folder / "ticket.safetensors", config_hash(c)
-    facts = dict(config_hash=name, dataset=c.dataset, cycle=cycle)
+    facts = dict(config_hash=name, dataset=set_name(c.dataset), cycle=cycle)
+    facts |= dict(digest=c.digest) if c.digest else {}
     facts |= dict(mean=source.mean, std=source.std, classes=source.classes)
     ticket.save(file, model, **facts)
     net = ticket.load(file).to(parts.val.y.device)
@@ -519,7 +520,9 @@ def run(
         return read_row(folder)
     if is_published(folder, c):
         raise UserError(f"{folder} is for finished runs: compute this one in another folder")
-    data = data or load(c.dataset)
+    if c.digest:
+        digest(c.dataset, c.digest)
+    data = data or load(c.dataset, side=c.side)
     parts = split(data, c.seed, c.limit)
     check_batch_size(c.batch_size, parts.train)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False

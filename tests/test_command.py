@@ -123,7 +123,7 @@ def test_a_mistake_in_the_shell(tmp_path):
     assert p.stderr.startswith("mplt: unknown method 'mpt-1-33'")
 
 
-def noise(name):
+def noise(name, side=0):
     "A data set of random images with the shape of `name`"
     rng = torch.Generator().manual_seed(0)
 

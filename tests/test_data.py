@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import torchvision
 
 from mplt import data
@@ -99,11 +100,42 @@ def test_unwritable_folder(tmp_path):
         fetch("mnist", tmp_path / "file")
 
 
-def test_mnist5k_is_in_the_repository_only(tmp_path, monkeypatch):
-    assert fetch("mnist5k", tmp_path) == fetch("mnist5k")
+def test_mnist5k_is_found_from_any_folder(tmp_path, monkeypatch):
+    here = fetch("mnist5k")
+    assert fetch("mnist5k", tmp_path) == here
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="comes with the repository"):
+    monkeypatch.setenv("MPLT_DATA_MIRROR", "")
+    assert fetch("mnist5k") == here and len(load("mnist5k").train.y) == 4000
+    assert not left(tmp_path)
+    monkeypatch.setattr(data, "PACKAGE", tmp_path / "mplt")
+    with pytest.raises(UserError, match="it comes with mplt: `git checkout"):
         fetch("mnist5k")
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    with pytest.raises(UserError, match="check the network"):
+        fetch("mnist")
+    assert not left(tmp_path)
+
+
+def wrong_sets():
+    x, y = torch.zeros(20, 3, 8, 8, dtype=torch.uint8), torch.arange(20) % 2
+    return [
+        (x / 255, y, "train images are torch.float32: expected torch.uint8, pixels from 0 to 255"),
+        (x.permute(0, 2, 3, 1), y, r"shape \(20, 8, 8, 3\): expected \(n, 3, 8, 8\): channels"),
+        (x[:, 0], y, r"shape \(20, 8, 8\)"),
+        (x, y + 1, "train labels go from 1 to 2: expected 0 to 1, one for each class"),
+        (x, y - 1, "labels go from -1 to 0"),
+        (x, y.float(), "labels are torch.float32 of shape"),
+        (x, y[:9], r"labels are torch.int64 of shape \(9,\): expected torch.int64, one for each"),
+        (x[:0], y[:0], "labels are none"),
+    ]
+
+
+@pytest.mark.parametrize("x, y, says", wrong_sets(), ids=[o[2][:20] for o in wrong_sets()])
+def test_what_would_be_misunderstood_is_refused(x, y, says):
+    good = data.Images(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]))
+    source = data.Source({}, ("a", "b"), (0.5,) * 3, (0.5,) * 3, in_shape=(3, 8, 8))
+    with pytest.raises(UserError, match=says):
+        data.split(data.DataSet(source, data.Images(x, y), good), seed=0)
 
 
 @pytest.mark.skipif(
