@@ -1,6 +1,8 @@
 "Makes the pages of the site: a hook of MkDocs that turns notebooks, modules and results into Markdown"
 
+import ast
 import base64
+import io
 import json
 import re
 from html import escape
@@ -8,15 +10,37 @@ from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 from textwrap import shorten
 
+import numpy as np
 import pandas as pd
 import yaml
+from matplotlib.colors import to_hex
 from mkdocs.structure.files import File
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
+from PIL import Image
+
+from mplt.pipeline import run_folders
+from mplt.report import PRUNED, TEST, _points, gather, over_seeds
 
 ROOT = Path(__file__).parent.parent
 VENDORED = ["katex/dist", "tablesort/dist", "iframe-worker/shim"]
 CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.M | re.S)
+FIRST = "claim verdict of network method".split() + ["test %", "ticket %", "published %"]  # columns
+HERO = """
+<div class="hero" markdown>
+{said}
+
+[Try it](try.md){{ .md-button .md-button--primary }} [Quickstart](#quickstart){{ .md-button }}
+</div>
+"""
+CARDS = """
+<div class="four" markdown>
+- [**Try it**](try.md)\n  Draw a digit: tickets of a few kilobytes answer in the page.
+- [**Results**](results/index.md)\n  Accuracy against sparsity and bytes, what holds and what does not.
+- [**Your own**](guide_own.md)\n  Find a ticket in your own network, or for your own images.
+- [**The book**](data.md)\n  How it works, a question a chapter, every line explained and run.
+</div>
+"""
 SYMBOL = re.compile(
     r"---\n\n(?:\[source\]\((.*?)\)\{.*?\}\n\n)?### (\S+)\n\n(```python\n.*?\n```)(.*)", re.S
 )
@@ -53,7 +77,8 @@ def on_files(files, config):
 
     proc_nbs()  # takes out what is hidden, puts in signatures and links; does again only what has changed
     for name, f in notebooks.items():
-        site.notebook(ROOT / "_proc" / f.name, f"nbs/{f.name}", code=name != "index")
+        boost = {"search": {"boost": 4}} if name == "index" or name.startswith("guide_") else {}
+        site.notebook(ROOT / "_proc" / f.name, f"nbs/{f.name}", boost, home=name == "index")
     for f in modules:
         head = f"---\nsearch: {{exclude: true}}\n---\n\n# mplt/{f.name}"
         site.add(f"api/{f.stem}.md", f'{head}\n\n```python linenums="1"\n{f.read_text()}\n```\n')
@@ -62,10 +87,12 @@ def on_files(files, config):
     )
     names = sorted({f.parts[-4] for f in runs})
     suites = [suite(site, name, [f for f in runs if f.parts[-4] == name]) for name in names]
-    found = "\n".join(f"- [{name}]({name}/index.md): {about(name)}" for name in names)
-    site.add("results/index.md", f"# Results\n\n> What the suites of experiments found\n\n{found}")
+    found = (f"## [{name}]({name}/index.md)\n\n{about(name)}\n\n{chart(name)}" for name in names)
+    head = "# Results\n\n> What the suites of experiments found"
+    site.add("results/index.md", "\n\n".join([head, *found]))
 
-    chapters = [f"{name}.md" for name, f in notebooks.items() if f.name[0].isdigit()]
+    chapters = [{question(f): f"{name}.md"} for name, f in notebooks.items() if f.name[0].isdigit()]
+    chapters = chapters[1:] + chapters[:1]  # errors last: what a reader needs least
     lab = [f"{name}.md" for name in notebooks if name == "explore"]
     guides = [f"{name}.md" for name in notebooks if name.startswith("guide_")]
     sections = {
@@ -76,6 +103,12 @@ def on_files(files, config):
         "API": ["api/index.md", {"Source": [f"api/{f.stem}.md" for f in modules]}],
     }
     config.nav = [{"Home": "index.md"}, *({k: v} for k, v in sections.items() if v)]
+
+
+def question(path):
+    "What a chapter answers: the line below its title"
+    first = next(c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "markdown")
+    return re.search("^> (.*)", "".join(first["source"]), re.M)[1]
 
 
 def about(name):
@@ -96,21 +129,26 @@ def suite(site, name, runs):
             said = "".join(c["source"])
             if m := re.match(r"## (\w+):", said):
                 notes[m[1]] = said
-    text = [f"# {name}", about(name)]
-    for f in sorted(folder.glob("tables/*.md")):
-        site.copy(f.with_suffix(".csv"), f"{here}/{f.stem}.csv")
+    text = [f"# {name}", about(name), chart(name)]
+    first = ["claims", "T1"]
+    for f in sorted(folder.glob("tables/*.csv"), key=lambda f: (f.stem not in first, f.stem)):
+        site.copy(f, f"{here}/{f.name}")
+        caption = f.with_suffix(".md").read_text().partition("\n")[0]
         text += [
             notes.get(f.stem, f"## {f.stem.capitalize()}"),
-            f.read_text(),
-            f"[{f.stem}.csv]({f.stem}.csv)",
+            table(pd.read_csv(f, dtype=str, keep_default_na=False), caption),
+            f"[{f.name}]({f.name})",
         ]
     for f in sorted(folder.glob("figures/*.svg")):
         site.copy(f, f"{here}/{f.name}")
         said = notes.get(f.stem, f"## {f.stem}")
-        text += [said, f"![{plain(said)}]({f.name})"]
+        width = 1.15 * float(re.search(r'<svg [^>]*width="([\d.]+)pt', f.read_text())[1])
+        style = f'style="min-width: {width:.0f}px"'  # so that the smallest words, of 8 points, have 9 pixels
+        text += [said, f"![{plain(said)}]({f.name}){{ {style} }}"]
     rows = []
     for f in runs:
-        site.notebook(f, str(f.relative_to(ROOT)), title=f.parts[-2])
+        no_search = {"search": {"exclude": True}}
+        site.notebook(f, str(f.relative_to(ROOT)), no_search, title=f.parts[-2])
         o = pd.read_csv(f.parent / "summary.csv")
         extremes = [f"{100 * a:.1f}" for a in (o.test_accuracy.min(), o.test_accuracy.max())]
         rows.append(
@@ -132,11 +170,80 @@ def suite(site, name, runs):
     return {name: [f"{here}/index.md", *(f"{here}/{f.parts[-2]}.md" for f in runs)]}
 
 
+def table(rows, caption):
+    "Markdown of a table of strings: accuracy early, what all rows share in the caption"
+    if "width" in rows:
+        width = rows.pop("width").replace("1.0", "")
+        rows["network"] += (" × " + width).where(width != "", "")
+    shared = {
+        k: o.iloc[0]
+        for k, o in rows.items()
+        if k not in FIRST and not k.endswith(" %") and o.nunique() == 1
+    }
+    said = ", ".join(f"{k} {o}" for k, o in shared.items() if o)
+    order = [k for k in FIRST if k in rows] + [k for k in rows if k not in FIRST]
+    rows = rows[[k for k in order if k not in shared]]
+    rows = rows.map(lambda o: f"{int(o):,}" if o.isdigit() else o)
+    caption += f" In all rows: {said}." if said else ""
+    return f"{caption}\n\n{rows.to_markdown(index=False, disable_numparse=True)}"
+
+
+def chart(name):
+    "The accuracies of a suite, for js/chart.js to draw against sparsity or bytes"
+    settings = over_seeds(gather(run_folders(name), "levels.csv")).query('method != "random"')
+    points = _points(settings)
+    width = points.width.map(lambda o: "" if o == 1 else f" × {o:g}")
+    shown = pd.DataFrame(
+        {
+            "network": points.arch + width,
+            "line": points.label,
+            "color": points.color.map(to_hex),
+            "level": points.marker == "",
+            "pruned": points[PRUNED].round(1),
+            "bytes": points.ticket_bytes.round(),
+            "test": points[TEST].round(2),
+            "spread": points.spread.round(2),
+            "seeds": points.seeds,
+        }
+    )
+    said = f'<div class="chart" data-name="{name}">'
+    return f'{said}<script type="application/json">{shown.to_json(orient="records")}</script></div>'
+
+
+def calls(module):
+    "The functions and classes of a module: name → a call with its arguments, without types"
+    found = {}
+    for o in ast.parse(module.read_text()).body:
+        if isinstance(o, ast.FunctionDef):
+            args = o.args
+        elif isinstance(o, ast.ClassDef):
+            args = ast.arguments([], [], None, [], [], None, [])
+            for member in o.body:
+                if isinstance(member, ast.AnnAssign):  # a field of a dataclass
+                    args.args.append(ast.arg(member.target.id))
+                    args.defaults += [member.value] if member.value else []
+                elif isinstance(member, ast.FunctionDef) and member.name == "__init__":
+                    args = member.args
+                    del args.args[0]
+        else:
+            continue
+        for arg in ast.walk(args):
+            if isinstance(arg, ast.arg):
+                arg.annotation = None
+        found[o.name] = f"{o.name}({ast.unparse(args)})"
+    return found
+
+
 def plain(section):
     "A heading and what is said below it, without Markdown: describes an image"
     heading, _, text = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", section).lstrip("# ").partition("\n")
     said = re.sub(r'\$.*?\$|^\|.*|[`*"\[\]]', "", f"{heading}. {text}", flags=re.M)
     return shorten(said, 300, placeholder=" …")
+
+
+def lines_on_white(png):
+    "Is it a plot, whose colours may be turned around in the dark? Images and masks may not"
+    return (np.array(Image.open(io.BytesIO(png)).convert("L")) > 250).mean() > 0.85
 
 
 class Site:
@@ -152,15 +259,18 @@ class Site:
         if uri not in self.files.src_uris:
             self.files.append(File.generated(self.config, uri, abs_src_path=str(path)))
 
-    def notebook(self, path, source, title=None, code=True):
-        "The page of a notebook that lies at `source` in the repository"
+    def notebook(self, path, source, front, title=None, home=False):
+        "The page of a notebook that lies at `source` in the repository; `front`: what MkDocs is told of it"
         page, said, symbols = self.pages[source], "", []
-        text = [] if code else ["---\nhide: [navigation]\n---"]
+        front = front | ({"hide": ["navigation", "toc"]} if home else {})
+        text = [f"---\n{yaml.safe_dump(front)}---"] if front else []
         for n, cell in enumerate(json.loads(path.read_text())["cells"]):
             src = "".join(cell["source"])
             if cell["cell_type"] == "raw":  # nbdev's front matter
                 meta = yaml.safe_load(src.strip().strip("-"))
                 text.append(f"# {meta['title']}\n\n> {meta.get('description', '')}")
+                if home:
+                    text[-1] = HERO.format(said=text[-1]) + CARDS
             elif cell["cell_type"] == "markdown":
                 if title:
                     src = re.sub("^# .*", f"# {title}", src)
@@ -170,7 +280,7 @@ class Site:
                 text.append(self.linked(src, page, source))
             else:
                 shown = re.sub(r"^#\|.*\n", "", src, flags=re.M)
-                if code and shown.strip() and "#| echo: false" not in src:
+                if not home and shown.strip() and "#| echo: false" not in src:
                     text.append(f"```python\n{shown}\n```")
                 for i, o in enumerate(cell["outputs"]):
                     text.append(self.output(o, page, source, f"{n}-{i}", said, symbols))
@@ -186,14 +296,12 @@ class Site:
             at, name, signature, doc = m.groups()
             if name[0].isupper():
                 signature = signature.replace("def ", "class ", 1)
-            anchor = (
-                name
-                if any(o.split(" | ")[0].endswith(f"#{name.lower()})") for o in symbols)
-                else name.lower()
-            )
+            anchor = name if any(f"#{name.lower()}) |" in o for o in symbols) else name.lower()
             first_line = doc.strip().split("\n")[0].strip("*")
             what = self.linked(first_line, "api/index.md", source)
-            symbols.append(f"| [`{name}`](../{page}#{anchor}) | {what} |")
+            module = ROOT / "mplt" / f"{Path(page).stem}.py"
+            call = calls(module).get(name, name) if module.exists() else name
+            symbols.append(f"| [`{call}`](../{page}#{anchor}) | {what} |")
             heading = f'### {name} {{ id="{anchor}" }}\n\n'
             if at:
                 heading += f"[source]({at}){{ .source }}\n\n"
@@ -214,7 +322,8 @@ class Site:
         "Markdown of an image that becomes a file beside its page"
         name = f"{Path(page).stem}-{number}"
         self.add(join(dirname(page), name), content)
-        return f"![{plain(said)}]({name})"
+        kind = "" if name.endswith(".svg") or lines_on_white(content) else "{ .picture }"
+        return f"![{plain(said)}]({name}){kind}"
 
     def linked(self, text, page, source):
         "Markdown whose links lead from `page` to other pages; nbdev's callouts become admonitions"

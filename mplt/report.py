@@ -385,21 +385,26 @@ def _draw(ax, panel, x, y):
 
 # %% ../nbs/12_report.ipynb #92ac1d86
 def _figure(points, x, *ys, by=NETWORK):
-    "A column of axes for each panel, one axes for each y"
+    "Panels in two columns; in each, one axes for each y"
     if points.empty:
         raise UserError("there is no run that this figure could show")
     panels = [panel for _, panel in points.groupby(by, sort=False)]
-    size = 4.4 * len(panels), 2.8 * len(ys)
-    fig, axs = plt.subplots(len(ys), len(panels), figsize=size, squeeze=False, sharex="col")
-    fig.subplots_adjust(wspace=0.4, hspace=0.1)
-    for column, panel in zip(axs.T, panels):
-        column[0].set_title(_title(panel), fontsize=9)
-        for ax, y in zip(column, ys):
+    several = [o.config_hash.nunique() > 1 or o[[x, *ys]].nunique().min() > 1 for o in panels]
+    panels = [o for o, more in zip(panels, several) if more] or panels
+    columns = min(len(panels), 2)
+    rows = -(-len(panels) // columns)
+    lines = max(panel.label.nunique() for panel in panels)
+    short = max(panel.label.str.len().max() for panel in panels) < 35
+    size = 4.4 * columns, (2.8 * len(ys) + 0.6 + 0.17 * lines / (1 + short)) * rows
+    fig = plt.figure(figsize=size, layout="constrained")
+    for part, panel in zip(fig.subfigures(rows, columns, squeeze=False).flat, panels):
+        axs = part.subplots(len(ys), sharex=True, squeeze=False)[:, 0]
+        axs[0].set_title(_title(panel), fontsize=9)
+        for ax, y in zip(axs, ys):
             _draw(ax, panel, x, y)
         ax.set_xlabel(x)
-        short = panel.label.str.len().max() < 35
-        place = dict(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2 if short else 1)
-        ax.legend(**place, fontsize=7, frameon=False)
+        place = dict(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1 + short)
+        ax.legend(**place, fontsize=8, frameon=False)
     return fig
 
 # %% ../nbs/12_report.ipynb #0dd334a2
@@ -453,7 +458,7 @@ def accuracy_vs_bytes(
     fig = _figure(points.assign(**{BYTES: rows.ticket_bytes}), BYTES, TEST, by="dataset")
     for ax, dataset in zip(fig.axes, rows.dataset.unique()):
         ax.set(xscale="log", title=dataset)
-        theirs, look = published[published.dataset == dataset], dict(fontsize=6, color="grey")
+        theirs, look = published[published.dataset == dataset], dict(fontsize=7, color="grey")
         ax.plot(theirs.bytes, 100 * theirs.test_accuracy, "D", color="grey", ms=4)
         named = theirs[theirs.name != ""].reset_index(drop=True)
         for o in named.itertuples():
@@ -487,7 +492,7 @@ def learning_curves(
     epochs = epochs.assign(**{VALIDATION: 100 * epochs.val_accuracy, LOSS: epochs.train_loss})
     points = _points(rows, pruned, marker="").merge(epochs, on=run)
     fig = _figure(points, "epoch", VALIDATION, LOSS)
-    for ax in fig.axes[len(fig.axes) // 2 :]:
+    for ax in fig.axes[1::2]:
         ax.set_yscale("log")
         ax.locator_params("x", integer=True)
     return fig
