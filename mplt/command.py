@@ -14,6 +14,7 @@ __all__ = ['cli', 'sets', 'root_flag', 'tickets', 'GROUPS', 'runs', 'HOW', 'COMP
 import json
 import logging
 import os
+import re
 import sys
 from contextlib import suppress
 from dataclasses import Field, asdict
@@ -232,7 +233,7 @@ def flag(
     if setting.type is float:
         kind = str(allowed)  # an interval
     given = dict(is_flag=False, flag_value="True") if setting.type is bool else {}
-    if setting.type in (str, bool):
+    if setting.type in (str, bool) and not isinstance(allowed, re.Pattern):
         given["shell_complete"] = among(map(str, allowed))
     if default not in (None, False):
         about += f" (default: {default})"
