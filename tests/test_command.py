@@ -211,7 +211,7 @@ def test_help_is_at_most_a_screen_and_a_half(command_line, capsys, monkeypatch):
     assert "\nThe network:\n" in text and "--arch_type" in text and "none, plain or learned" in text
 
 
-@pytest.mark.parametrize("group", ["", "ticket", "data", "runs"])
+@pytest.mark.parametrize("group", ["", "ticket", "data"])
 def test_a_group_alone_lists_its_commands(group, capsys):
     assert command.main(group.split()) == 0
     said = capsys.readouterr().out
