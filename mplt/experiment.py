@@ -331,10 +331,15 @@ def new_model(c: Config, source: Source) -> torch.nn.Module:
     row = METHODS[c.method]
     act = "sign" if row.activation_bits == 1 else "relu"
     new = partial(build, c.arch, source.in_shape, len(source.classes), c.width, c.bn, act, c.skips)
-    with torch.device("meta"):
-        ticket.check_size(new())
-    how = dict(scope=c.scope, init=c.init, surrogate=c.surrogate)
+    how = dict(scope=c.scope, init=c.init, surrogate=c.surrogate, others=c.others)
     how["scale_fan"] = c.scale_fan and 1 - c.sparsity
+    if ":" in c.arch:  # has no in_shape, and the batch normalisation that it is made with
+        how |= dict(in_shape=source.in_shape, bn=None if c.bn == "none" else c.bn)
+        if row.cycles and (other := subnet.foreign(new())):
+            why = f"of the initial weights the seed cannot give back {other[0]!r}"
+            raise UserError(f"method {c.method!r} does not fit {c.arch}: {why}")
+    with torch.device("cpu" if ":" in c.arch else "meta"):
+        ticket.check_size(new())
     return as_subnet(new(), c.method, 0.0 if row.cycles else c.sparsity, c.seed, **how)
 
 # %% ../nbs/11_experiment.ipynb #7d079e38
@@ -361,7 +366,7 @@ def rebuilt(
     model,  # The network it is of
 ) -> torch.nn.Module:  # On the model's device
     "The network of a ticket, with the γ and β of batch normalisation, which a ticket no longer tells apart"
-    net = ticket.load(file)
+    net = ticket.load(file, getattr(model, "builder", {}).get("arch"))
     for name, norm in ticket.norms(model).items():
         net.set_submodule(name, deepcopy(norm))
     return net.to(next(model.parameters()).device)
@@ -394,7 +399,7 @@ def leave_level(folder, c, source, parts, model, cycle):
     facts |= dict(digest=c.digest) if c.digest else {}
     facts |= dict(mean=source.mean, std=source.std, classes=source.classes)
     ticket.save(file, model, **facts)
-    net = ticket.load(file).to(parts.val.y.device)
+    net = ticket.load(file, c.arch if ":" in c.arch else None).to(parts.val.y.device)
     val, test = (evaluate(net, o, source)[1] for o in (parts.val, parts.test))
     measured = dict(val_accuracy=val, test_accuracy=test)
     how = f"on the network rebuilt from this file, fp32; {len(parts.val.y)} validation images "

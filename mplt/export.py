@@ -173,7 +173,7 @@ EXPORTS = {
 def export(
     path,  # File of a ticket
     out,  # File to write: .safetensors (PyTorch state), .onnx, .c (a program), .html or .md (card)
-    model: nn.Module = None,  # The network, for a ticket of a network that `build` does not know
+    model=None,  # As of `ticket.load`
     seed_only: bool = False,  # Of a .c file: are the signs drawn at its start, not stored?
 ) -> int:  # Bytes written
     "Export a ticket; raises `UserError`"

@@ -84,6 +84,7 @@ def rewind(
             v.copy_(start["model"][name])
         if subnet.row.weights == "redrawn":
             for name, w in originals(model).items():
-                w.copy_(draw_weight(w.shape, subnet.seed, name, subnet.init, draw=cycle))
+                if not subnet.skips(name):
+                    w.copy_(draw_weight(w.shape, subnet.seed, name, subnet.init, draw=cycle))
             model.subnet = replace(subnet, draw=cycle)
     opt.load_state_dict(deepcopy(start["optimizer"]))

@@ -67,7 +67,9 @@ def over_seeds(
     if len(twice):
         names = ", ".join(twice.config_hash)
         raise UserError(f"runs {names} differ in nothing that a table shows: run one of them only")
-    settings = levels.astype(ORDER).groupby(SETTING)  # ordered
+    own = [o for o in levels.arch.unique() if ":" in o]  # after those with a name
+    order = ORDER | dict(arch=pd.CategoricalDtype([*ARCHS, *own]))
+    settings = levels.astype(order).groupby(SETTING)  # ordered
     means = settings[["val_accuracy", "test_accuracy", "ticket_bytes"]].mean()
     spread = dict(test_std=settings.test_accuracy.std(), seeds=settings.size())
     rows = settings.first().assign(**means, **spread).reset_index()
