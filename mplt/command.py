@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['cli', 'tickets', 'ARCH', 'PLACE', 'OWN', 'UNFIT', 'SAME', 'SCRIPT', 'DEFAULTS', 'runs', 'Commands', 'methods',
            'check_params', 'data', 'ticket_file', 'list_tickets', 'ticket_info', 'verify_ticket', 'export_ticket',
-           'classify_images', 'flag', 'plan', 'draw', 'run_and_tell', 'run_given', 'Script', 'script_settings', 'imp',
-           'sweep_suite', 'import_folder', 'invoke', 'main']
+           'classify_images', 'ticket_summary', 'push_ticket', 'pull_ticket', 'flag', 'plan', 'draw', 'run_and_tell',
+           'run_given', 'Script', 'script_settings', 'imp', 'sweep_suite', 'import_folder', 'invoke', 'main']
 
 # %% ../nbs/17_command.ipynb #411e0776
 import json
@@ -37,7 +37,7 @@ from mplt.config import (
 from .data import SOURCES, fetch, machine, verify
 from .errors import UserError, pick
 from .experiment import find, finished, folder_of, is_published, read_rows
-from .export import EXPORTS, certificate, export
+from .export import EXPORTS, certificate, export, pull, push
 from .infer import classify
 from .pipeline import check_suite, suite_configs, suite_here
 from .report import accuracy_vs_remaining, iterations, save_figure
@@ -164,6 +164,42 @@ def classify_images(
     for image in images:
         for name, confidence in classify(bits, image):
             print(f"{image}: {json.dumps(name)}, {confidence:.1%}")
+
+# %% ../nbs/17_command.ipynb #3b9d7702
+@tickets.command("summary")
+@click.argument("file")
+@ARCH
+def ticket_summary(
+    file,  # Of a ticket
+    arch,  # As of `verify_ticket`
+):
+    "Print bytes, bits and multiplications of each layer."
+    print(ticket.summary(ticket_file(file), arch).to_string(na_rep=""))
+
+
+@tickets.command("push")
+@click.argument("file")
+@click.argument("where")
+@ARCH
+def push_ticket(
+    file,  # Of a ticket
+    where,  # Address
+    arch,  # As of `verify_ticket`
+):
+    "Send it with its card to hf://USER/NAME or any address of fsspec."
+    push(ticket_file(file), where, arch)
+    print(f"{where}: {Path(ticket_file(file)).stat().st_size} bytes, and a card")
+
+
+@tickets.command("pull")
+@click.argument("where")
+@click.argument("out")
+def pull_ticket(
+    where,  # Address
+    out,  # File to write
+):
+    "Bring a ticket from where `push` has sent it."
+    print(f"{out}: {pull(where, out)} bytes")
 
 # %% ../nbs/17_command.ipynb #b49c260d
 def flag(
