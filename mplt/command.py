@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['cli', 'sets', 'root_flag', 'tickets', 'ARCH', 'GROUPS', 'HOW', 'COMPLETE', 'SHELLS', 'Commands', 'methods',
            'networks', 'check_params', 'list_data', 'fetch_data', 'verify_data', 'tell_of', 'ticket_file',
-           'list_tickets', 'ticket_info', 'verify_ticket', 'export_ticket', 'classify_images', 'flag', 'among',
-           'grouped', 'place_flags', 'Settings', 'plan', 'draw', 'is_first', 'run_and_tell', 'run_flags', 'run_given',
-           'imp_flags', 'imp', 'sweep_suite', 'runs', 'list_runs', 'compare_runs', 'import_folder', 'invoke',
-           'one_sentence', 'refuse_flag', 'completion', 'complete', 'may_say', 'main']
+           'list_tickets', 'ticket_info', 'verify_ticket', 'export_ticket', 'classify_images', 'ticket_summary',
+           'push_ticket', 'pull_ticket', 'flag', 'among', 'grouped', 'place_flags', 'Settings', 'plan', 'draw',
+           'is_first', 'run_and_tell', 'run_flags', 'run_given', 'imp_flags', 'imp', 'sweep_suite', 'runs', 'list_runs',
+           'compare_runs', 'import_folder', 'invoke', 'one_sentence', 'refuse_flag', 'completion', 'complete',
+           'may_say', 'main']
 
 # %% ../nbs/17_command.ipynb #411e0776
 import json
@@ -222,6 +223,48 @@ def classify_images(
         for name, confidence in classify(bits, image):
             print(f"{image}: {json.dumps(name)}, {confidence:.1%}")
 
+# %% ../nbs/17_command.ipynb #3b9d7702
+@tickets.command("summary")
+@click.argument("file", type=click.Path())
+@ARCH
+def ticket_summary(
+    file,  # Of a ticket
+    arch,  # As of `verify_ticket`
+):
+    "Print bytes, bits and multiplications of each layer."
+    from mplt import ticket
+
+    print(ticket.summary(ticket_file(file), arch).to_string(na_rep=""))
+
+
+@tickets.command("push")
+@click.argument("file", type=click.Path())
+@click.argument("where")
+@ARCH
+def push_ticket(
+    file,  # Of a ticket
+    where,  # Address
+    arch,  # As of `verify_ticket`
+):
+    "Send it with its card to hf://USER/NAME or any address of fsspec."
+    from mplt.export import push
+
+    push(ticket_file(file), where, arch)
+    print(f"{where}: {Path(ticket_file(file)).stat().st_size} bytes, and a card")
+
+
+@tickets.command("pull")
+@click.argument("where")
+@click.argument("out", type=click.Path())
+def pull_ticket(
+    where,  # Address
+    out,  # File to write
+):
+    "Bring a ticket from where `push` has sent it."
+    from mplt.export import pull
+
+    print(f"{out}: {pull(where, out)} bytes")
+
 # %% ../nbs/17_command.ipynb #b49c260d
 GROUPS = dict(dataset="What", scope="The network", cycles="Pruning in cycles", epochs="Training")
 GROUPS |= dict(recipe="For several settings")  # first setting of a group: its heading
@@ -310,13 +353,15 @@ class Settings(click.Command):
 # %% ../nbs/17_command.ipynb #520d3445
 def plan(c):  # Of a run
     "What will be done, in words"
-    from mplt.config import SHIFTED
+    from mplt.config import SHIFTED, Config
 
     said = ["method", "dataset", "arch", "sparsity", "cycles", "epochs"]
     if c.dataset not in SHIFTED:
         said.append("shift")
     if not c.digest:
         said += ["side", "digest"]
+    if c.others == Config.others:
+        said.append("others")
     rest = ", ".join(f"{k} {v}" for k, v in asdict(c).items() if k not in said)
     left, epochs = 1 - c.sparsity, f"{c.epochs} epoch{'s' if c.epochs > 1 else ''}"
     how = f"{100 * c.sparsity:g} % of the weights removed, {epochs}"

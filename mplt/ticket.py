@@ -7,8 +7,8 @@ __all__ = ['coder', 'bit', 'WHOLE', 'MAX_WEIGHTS', 'MAX_IMAGE', 'SPEC', 'GRIDS',
            'MAX_BYTES', 'ZOO', 'entropy', 'chances', 'encode', 'decode', 'from_seed', 'layer_tensors', 'own_tensors',
            'check_plain', 'check_model', 'describe', 'is_shape', 'check_header', 'check_size', 'check_kept',
            'check_plan', 'norms', 'statistics', 'on_grid', 'line', 'rounded', 'set_line', 'sealed', 'write_file',
-           'save', 'opened', 'read_file', 'info', 'cut', 'pop', 'read_mask', 'read_own', 'read_layer', 'fill', 'load',
-           'zoo_folder', 'zoo_rows', 'zoo_file', 'zoo_table', 'zoo']
+           'save', 'opened', 'read_file', 'info', 'cut', 'pop', 'read_mask', 'read_own', 'read_layer', 'fill',
+           'rebuild', 'load', 'summary', 'zoo_folder', 'zoo_rows', 'zoo_file', 'zoo_table', 'zoo']
 
 # %% ../nbs/09_ticket.ipynb #218eaf33
 import hashlib
@@ -573,14 +573,18 @@ def fill(
     model: nn.Module,  # As new; it is changed
     header: dict,  # From `info`
     tensors: dict,  # Name: tensor; what is taken is removed
-):
+) -> dict:  # Name of a masked layer: bytes that it took
     "Make a network bare and put a ticket's weights in; raises ValueError or UserError"
     choices, bits = Subnet(**header["subnet"]), METHODS[header["subnet"]["method"]].weight_bits
     subnet.check_network(model, choices)
     subnet.make_bare(model, choices)
     own, lines = read_own(model, header, tensors)
     layers = {k: m for k, m in weighted(model).items() if k in header["kept"]}
-    read = {k: read_layer(k, header, tensors, m.weight.shape) for k, m in layers.items()}
+    read, sizes = {}, {}
+    for k, m in layers.items():
+        before = sum(v.nbytes for v in tensors.values())
+        read[k] = read_layer(k, header, tensors, m.weight.shape)
+        sizes[k] = before - sum(v.nbytes for v in tensors.values())
     if tensors:
         raise ValueError(f"{min(tensors) or 'more'} does not belong there")
     given, seed_sha256 = from_seed(model, choices, header["initial"])
@@ -596,15 +600,14 @@ def fill(
     model.load_state_dict(model.state_dict() | own)
     for name, (scale, shift) in lines.items():
         set_line(model.get_submodule(name), scale, shift)
+    return sizes
 
 
-def load(
+def rebuild(
     path,  # File of a ticket
-    model=None,  # None of `ARCHS`: the same network, unconverted, as new; or its function's name
-    engine: str = "torch",  # What runs it: torch, or bits (the kernels of the chapter infer)
-) -> nn.Module:  # A plain network, in evaluation mode; or `mplt.infer.Bits`
+    model=None,  # As of `load`
+) -> tuple:  # A plain network, in evaluation mode; the header; as of `fill`
     "Rebuild a network from its ticket; raises `UserError` if its weights would not be exact"
-    engine = pick(("torch", "bits"), engine, "engine")
     header, tensors = read_file(path)
     try:
         if isinstance(model, str):
@@ -614,16 +617,56 @@ def load(
             model = own_network(model, shape, classes)
         check_plan(header, model)
         model = build(**header["spec"]) if model is None else model
-        fill(model, header, tensors)
-        model.eval().requires_grad_(False)
+        sizes = fill(model, header, tensors)
     except Exception as e:  # whatever nonsense sets off
         why = f"{e} is missing" if isinstance(e, KeyError) else e
         raise UserError(f"{path} cannot be rebuilt: {why}") from e
+    return model.eval().requires_grad_(False), header, sizes
+
+
+def load(
+    path,  # File of a ticket
+    model=None,  # None of `ARCHS`: the same network, unconverted, as new; or its function's name
+    engine: str = "torch",  # What runs it: torch, or bits (the kernels of the chapter infer)
+) -> nn.Module:  # A plain network, in evaluation mode; or `mplt.infer.Bits`
+    "A network from its ticket; raises `UserError` if its weights would not be exact"
+    engine = pick(("torch", "bits"), engine, "engine")
+    model, header, _ = rebuild(path, model)
     if engine == "torch":
         return model
     from mplt.infer import Bits  # here, since that chapter comes later
 
     return Bits(model, header)
+
+# %% ../nbs/09_ticket.ipynb #9a7e5502
+@torch.no_grad()
+def summary(
+    path,  # File of a ticket
+    model=None,  # As of `load`
+) -> pd.DataFrame:  # A row a layer, what is beside them, and the total
+    "Weights, bytes and multiplications of a ticket; raises `UserError` as `load` does"
+    net, header, sizes = rebuild(path, model)
+    places, rows = {}, {}  # how often each weight is used for one image
+
+    def look(layer, _, out):
+        channels = out.shape[-1 if isinstance(layer, nn.Linear) else 1]
+        places[layer] = out[0].numel() // channels
+
+    for layer in weighted(net).values():
+        layer.register_forward_hook(look)
+    if shape := header["subnet"]["in_shape"]:
+        net(torch.zeros(1, *shape))
+    for name, layer in weighted(net).items():
+        n, times = layer.weight.numel(), places.get(layer, 0)
+        kept, size = header["kept"].get(name, n), sizes.get(name, layer.weight.nbytes)
+        rows[name] = dict(weights=n, kept=kept, bytes=size)
+        rows[name] |= dict(multiplications=n * times, multiplications_left=kept * times)
+    table = pd.DataFrame(rows).T
+    table.loc["header and the rest"] = [0, 0, Path(path).stat().st_size - table.bytes.sum(), 0, 0]
+    table.loc["total"] = table.sum()
+    bits = 8 * table.bytes / table.weights.where(table.weights > 0)
+    table.insert(3, "bits_a_weight", bits.round(3))
+    return table
 
 # %% ../nbs/09_ticket.ipynb #f2c71612
 ZOO = ("mnist", "cifar10")
