@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 export NO_MKDOCS_2_WARNING := 1
 NPM := docs/node_modules/.package-lock.json
 
-README = jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb | sed -E 's,\]\((images/|[a-z0-9_]+\.ipynb),](nbs/\1,g' > README.md
+README = jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb | sed -E 's,\]\((images/|[a-z0-9_]+\.ipynb),](nbs/\1,g; s,\]\(\.\./,](,g' > README.md
 
 .PHONY: help install repro test notebooks fresh lab docs docs-serve plots results bench mutants crashes
 
@@ -53,8 +53,11 @@ fresh: $(VENV)/test.installed  ## check that mplt/, README.md and the notebooks'
 	$(README)
 	@test -z "$$(git status --porcelain mplt nbs README.md)" || { git status --short mplt nbs README.md; echo "mplt/, nbs/ or README.md differ from what is committed: run make notebooks, then commit"; exit 1; }
 
-lab: $(VENV)/lab.installed  ## open nbs/explore.ipynb in JupyterLab: look at tickets, prune, draw digits
-	jupyter lab nbs/explore.ipynb
+lab: $(VENV)/lab.installed nbs/_explore.ipynb  ## open a copy of nbs/explore.ipynb in JupyterLab: look at tickets, prune, train one, draw
+	jupyter lab nbs/_explore.ipynb
+
+nbs/_explore.ipynb: nbs/explore.ipynb   # what is played with is not git's
+	cp $< $@
 
 docs: $(VENV)/docs.installed $(NPM)  ## render the notebooks and results to a site in _docs/
 	mkdocs build --strict --config-file docs/mkdocs.yml

@@ -65,6 +65,7 @@ def on_files(files, config):
         if (f.parent / "summary.csv").exists()
     ]
     site.pages |= {f"nbs/{f.name}": f"{name}.md" for name, f in notebooks.items()}
+    site.pages["docs/try_it.py"] = "try.md"
     site.pages |= {f"mplt/{f.name}": f"api/{f.stem}.md" for f in modules}
     site.pages |= {
         str(f.relative_to(ROOT)): f"results/{f.parts[-4]}/{f.parts[-2]}.md" for f in runs
@@ -142,8 +143,12 @@ def suite(site, name, runs):
     for f in sorted(folder.glob("figures/*.svg")):
         site.copy(f, f"{here}/{f.name}")
         said = notes.get(f.stem, f"## {f.stem}")
-        width = 1.15 * float(re.search(r'<svg [^>]*width="([\d.]+)pt', f.read_text())[1])
-        style = f'style="min-width: {width:.0f}px"'  # so that the smallest words, of 8 points, have 9 pixels
+        svg = f.read_text()
+        width = float(re.search(r'<svg [^>]*width="([\d.]+)pt', svg)[1])
+        smallest = min(
+            float(o) for o in re.findall(r"scale\(([\d.]+) -", svg)
+        )  # letters, of 100 points
+        style = f'style="min-width: {0.09 / smallest * width:.0f}px"'  # so that they have 9 pixels
         text += [said, f"![{plain(said)}]({f.name}){{ {style} }}"]
     rows = []
     for f in runs:

@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import copy_tree
+
+from mplt.lab import tickets
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install 'mplt[test]'"
@@ -19,7 +22,7 @@ BROWSERS = "chromium", "chromium-browser", "google-chrome", "google-chrome-stabl
 SHOTS = os.environ.get("MPLT_SHOTS")  # a folder for screenshots
 OPEN = """() => {
     const shown = window.jupyterapp?.shell.currentWidget
-    return shown?.context?.path == 'explore.ipynb' && shown.sessionContext.session?.kernel?.status == 'idle'
+    return shown?.context?.path == '_explore.ipynb' && shown.sessionContext.session?.kernel?.status == 'idle'
 }"""
 DONE = """() => {
     const shown = jupyterapp.shell.currentWidget
@@ -54,8 +57,12 @@ def browser():
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    "The address of a JupyterLab, started as `make lab` starts it in a copy of git's working tree"
+    "The address and the folder of a JupyterLab, as `make lab` starts it, in a copy of the working tree"
     copy_tree(clone := tmp_path_factory.mktemp("a clone") / "mplt")
+    git = "git", "-c", "user.name=t", "-c", "user.email=t@example.org"
+    for command in (*git, "init", "-q"), (*git, "add", "-A"), (*git, "commit", "-qm", "all"):
+        subprocess.run(command, cwd=clone, check=True)
+    subprocess.run(["make", "nbs/_explore.ipynb"], cwd=clone, check=True)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -96,7 +103,9 @@ def lab(tmp_path_factory):
             break
         assert server.poll() is None, (home / "log").read_text()
         time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}/lab/tree/{Path(command[-1]).name}?token=test"
+    yield SimpleNamespace(
+        url=f"http://127.0.0.1:{port}/lab/tree/{Path(command[-1]).name}?token=test", path=clone
+    )
     server.terminate()
     server.wait(30)
 
@@ -106,7 +115,7 @@ def page(browser, lab):
     "The notebook, all of its cells run"
     page = browser.new_page(viewport=dict(width=1400, height=1000), has_touch=True)
     page.set_default_timeout(60_000)
-    page.goto(lab)
+    page.goto(lab.url)
     page.wait_for_function(OPEN)
     start = time.time()
     page.evaluate("jupyterapp.commands.execute('runmenu:run-all')")
@@ -140,7 +149,7 @@ def test_runs_in_less_than_a_minute(page):
 
 
 def test_ticket(page):
-    "Another run and another ticket: accuracy, size and pictures are theirs; the menus' other view follows"
+    "Another run and another ticket: accuracy, size and pictures are theirs; what each layer costs follows"
     outputs = cell(page, "live(show_ticket", "ticket")
     says(outputs, r"12,294 of 61,470.*[\d.]+% of 1,000 images, training digits of MNIST")
     run, ticket = outputs.locator("select").all()
@@ -156,27 +165,68 @@ def test_ticket(page):
     says(cell(page, "live(show_bits", "bits"), "235,200.*7,526,400")
 
 
-def test_ticket_without_images(page):
+def test_photographs(page):
+    "Of CIFAR-10 a fresh clone has ten images, and the ticket's answers to them"
     outputs = cell(page, "live(show_ticket")
-    runs = outputs.locator("select").first
-    cifar = [o for o in runs.locator("option").all_inner_texts() if o.startswith("cifar10")]
-    runs.select_option(cifar[0])
-    says(outputs, "the images of cifar10 are not here, mplt data fetch cifar10 brings them")
+    outputs.locator("select").first.select_option("cifar10: conv4 × 0.25, mpt-1-32")
+    says(outputs, r"[\d.]+% of 10 images")
     cell(page, "live(show_ticket", "ticket-cifar10")
 
 
+def test_any_file(page):
+    "By its path and by upload; a file that is no ticket ends in a sentence"
+    outputs = cell(page, "live(show_ticket")
+    file = tickets().query("run == 'mnist: lenet5, mpt-1-1' and sparsity == 0.8").file.iloc[0]
+    path = outputs.get_by_placeholder("path of a ticket")
+    path.fill("/nowhere/ticket.safetensors")
+    path.press("Enter")
+    says(outputs, "/nowhere/ticket.safetensors")
+    path.fill(str(file))
+    path.press("Enter")
+    says(outputs, f"12,294 of 61,470.*{file.stat().st_size:,} bytes")
+    other = tickets().query("run == 'mnist: fc1, mpt-1-32' and sparsity == 0.9").file.iloc[0]
+    with page.expect_file_chooser() as chooser:
+        outputs.get_by_role("button", name="upload").click()
+    chooser.value.set_files(other)
+    says(outputs, f"26,620 of 266,200.*{other.stat().st_size:,} bytes")
+
+
+def test_two_tickets(page):
+    outputs = cell(page, "live(show_two", "two")
+    says(outputs, r"by chance.*The same answer to [\d.]+% of 10 images")
+    for i in (0, 2):
+        outputs.locator("select").nth(i).select_option("mnist: fc1, mpt-1-32")
+    says(outputs, r"fc3.*The same answer to [\d.]+% of 1,000 images")
+    outputs.locator("select").first.select_option("mnist: lenet5, mpt-1-32")
+    says(outputs, "the two networks differ in shape")
+
+
+def test_training(page):
+    "It runs while one looks, its picture changes, and the button stops it"
+    outputs = cell(page, "Trainer(", "train")
+    button = outputs.get_by_role("button")
+    button.click()
+    says(outputs, r"[1-9] s: [\d.]+% right, [1-9][\d.]*% of the mask changed")
+    picture = outputs.locator("img")
+    before = picture.get_attribute("src")
+    sync_api.expect(picture).not_to_have_attribute("src", before, timeout=30_000)
+    cell(page, "Trainer(", "train-running")
+    button.click()
+    sync_api.expect(button).to_have_text("train for 60 s", timeout=30_000)
+
+
 def test_sparsity_slider(page):
-    outputs = cell(page, "live(show_pruned", "slider")
+    outputs = cell(page, "live(pruner.show", "slider")
     says(outputs, "80 % pruned: [\\d.]+% right as it is")
     for _ in range(15):
         outputs.locator(".noUi-handle").press("ArrowRight")
     says(outputs, "95 % pruned: [\\d.]+% right as it is, [\\d.]+% with new")
-    cell(page, "live(show_pruned", "slider-moved")
+    cell(page, "live(pruner.show", "slider-moved")
 
 
 def test_drawing(page):
     "A 1 in the place of the 2, with the mouse; then a 7, with a finger"
-    outputs = cell(page, "live(show_answers", "drawing")
+    outputs = cell(page, "live(asked.show", "drawing")
     says(outputs, "says 2.*says 2.*says 2")
     clear, canvas, touch = (
         outputs.get_by_role("button", name="clear"),
@@ -195,7 +245,7 @@ def test_drawing(page):
     page.mouse.move(**at(130, 230), steps=12)
     page.mouse.up()
     says(outputs, "says 1.*says 1.*says 1")
-    cell(page, "live(show_answers", "drawing-1")
+    cell(page, "live(asked.show", "drawing-1")
     clear.click()
     says(outputs, "Draw a digit")
 
@@ -216,7 +266,7 @@ def test_drawing(page):
         finger("touchMove", at(x, y))
     finger("touchEnd")
     says(outputs, "says 7.*says 7.*says 7")
-    cell(page, "live(show_answers", "drawing-7")
+    cell(page, "live(asked.show", "drawing-7")
 
 
 def test_estimators(page):
@@ -225,3 +275,36 @@ def test_estimators(page):
     for _ in range(8):
         outputs.locator(".noUi-handle").press("ArrowRight")
     says(outputs, r"activation: 1.00, gradient 0.00\s.*score: 1.00, gradient 1.00")
+
+
+def test_pen_waits_for_nobody(page):
+    "While the kernel is busy, strokes are on the canvas as they are drawn"
+    canvas = cell(page, "live(asked.show").locator("canvas")
+    canvas.scroll_into_view_if_needed()
+    ink = "o => o.getContext('2d').getImageData(0, 0, 280, 280).data.filter(v => v).length"
+    page.evaluate("""() => {
+        const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel
+        kernel.requestExecute({code: 'import time; time.sleep(5)'})
+    }""")
+    before, box = canvas.evaluate(ink), canvas.bounding_box()
+    page.mouse.move(box["x"] + 30, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 60, box["y"] + 250, steps=5)
+    drawn = canvas.evaluate(ink)
+    busy = "jupyterapp.shell.currentWidget.sessionContext.session.kernel.status"
+    assert page.evaluate(busy) == "busy" and drawn > before + 1000
+    page.mouse.up()
+
+
+def test_playing_leaves_git_clean(page, lab):
+    "… when the notebook is saved, too"
+    page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    saved, source = (lab.path / f"nbs/{o}.ipynb" for o in ("_explore", "explore"))
+    for _ in range(100):
+        if saved.read_bytes() != source.read_bytes():
+            break
+        time.sleep(0.1)
+    assert saved.read_bytes() != source.read_bytes()
+    command = ["git", "status", "--porcelain"]
+    said = subprocess.run(command, cwd=lab.path, check=True, capture_output=True, text=True).stdout
+    assert said == ""

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from conftest import REPO
 
+from mplt.command import main
 from mplt.pipeline import run_folders, suite_configs
 from mplt.report import gather, over_seeds, variants
 
@@ -250,6 +251,17 @@ def test_prose_has_the_numbers_of_the_runs(notebook):
         checked.update(range(text.index(phrase), text.index(phrase) + len(phrase)))
     numbers = [o for o in re.finditer(NUMBER, text) if o.start() not in checked]
     assert not numbers, [text[o.start() - 40 : o.end() + 20] for o in numbers]
+
+
+def test_the_first_command(tmp_path):
+    "… makes the ticket of README's picture (but for a few images, on another kind of CPU)"
+    readme = (REPO / "README.md").read_text()
+    command = re.search(r"^mplt (run .*) --out my-run", readme, re.M)[1].split()
+    assert main([*command, "--out", str(tmp_path / "my-run")]) == 0
+    right = 1000 * pd.read_csv(tmp_path / "my-run/summary.csv").test_accuracy.item()
+    said = re.search(r"(\d+) of 1,000 test digits are right", readme)[1]
+    assert abs(right - int(said)) <= 5
+    assert readme.index("images/ticket.png") < readme.index(said) < readme.index("mplt run")
 
 
 def test_the_ledger_by_hand():

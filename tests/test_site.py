@@ -1,5 +1,7 @@
 "The documentation site (`make docs`) in a real browser"
 
+import io
+import json
 import re
 import shutil
 import threading
@@ -7,10 +9,13 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urldefrag, urljoin
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
 from conftest import REPO
+from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 from mplt import ticket
@@ -22,6 +27,7 @@ BROWSER = next(
     filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
 )
 PAGES = sorted(str(f.relative_to(SITE)) for f in SITE.rglob("*.html"))
+SUITES = sorted(f.parent.name for f in SITE.glob("results/*/index.html"))
 KINDS = [
     "index.html",
     "try.html",
@@ -122,6 +128,140 @@ def test_search(page, host, where):
     page.locator("#topk_mask").wait_for()
 
 
+@pytest.mark.parametrize(
+    "words, first",
+    [
+        ("own network", "guide_own.html"),
+        ("own images", "guide_own.html"),
+        ("quickstart", "index.html#quickstart"),
+    ],
+)
+def test_a_question_finds_its_guide(page, host, words, first):
+    page.goto(host)
+    page.keyboard.press("/")
+    page.keyboard.type(words)
+    found = page.locator(".md-search-result__link").first
+    expect(found).to_be_visible()
+    page.wait_for_timeout(500)  # results of the whole query, not of its first letters
+    url = found.get_attribute("href").split("?")[0]
+    assert url.endswith(first.split("#")[0]), url
+
+
+def test_search_leaves_executed_runs_out():
+    pages = json.loads((SITE / "search/search_index.json").read_text())["docs"]
+    places = {o["location"].split("#")[0] for o in pages}
+    assert "results/cifar10/index.html" in places
+    assert not [o for o in places if re.fullmatch("results/[^/]+/(?!index).*", o)]
+
+
+def test_navigation_asks_the_chapters_questions(page, host):
+    "… and what happens when something is wrong comes last"
+    page.goto(host + "mask.html")
+    asked = page.locator(
+        ".md-nav--primary .md-nav__item--active.md-nav__item--nested a.md-nav__link"
+    )
+    said = [o.strip() for o in asked.all_inner_texts() if o.strip().endswith("?")]
+    assert "Which weights stay?" in said and "when something is wrong" in said[-1]
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("name", SUITES)
+def test_accuracy_in_sight(page, host, name, width):
+    "Nobody has to scroll sideways to see it; numbers stand at the right, what never changes in the caption"
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(f"{host}results/{name}/index.html#t1-accuracy")
+    table = page.locator("#t1-accuracy ~ * table").first
+    heads = table.locator("th").all_inner_texts()
+    column = [o.strip() for o in heads].index("test %")
+    for row in table.locator("tbody tr").all():
+        cell = row.locator("td").nth(column)
+        box = cell.bounding_box()
+        assert box["x"] + box["width"] <= width
+        assert cell.evaluate("o => getComputedStyle(o).textAlign") == "right"
+    for n, head in enumerate(heads):
+        values = set(table.locator(f"td:nth-child({n + 1})").all_inner_texts())
+        assert len(values) > 1 or "%" in head, f"{head} is always {values}"
+    if width == 1400:
+        box = table.bounding_box()
+        assert box["x"] + box["width"] <= page.locator("article").evaluate(
+            "o => o.getBoundingClientRect().right"
+        )
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("name", SUITES)
+def test_figures_can_be_read(page, host, name, width):
+    "At most two columns, letters of 9 pixels"
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(f"{host}results/{name}/index.html")
+    for image in page.locator("article img").all():
+        svg = (SITE / f"results/{name}" / image.get_attribute("src")).read_text()
+        points = float(re.search(r'width="([\d.]+)pt"', svg)[1])
+        smallest = 100 * min(float(o) for o in re.findall(r"scale\(([\d.]+) -", svg))
+        image.scroll_into_view_if_needed()
+        assert smallest * image.bounding_box()["width"] / points > 8.9
+        left = re.findall(r'<g id="axes_\d+">\s*<g id="patch_\d+">\s*<path d="M ([\d.]+) ', svg)
+        assert len({round(float(o) / 280) for o in left}) <= 2
+
+
+def test_figures_are_dark_in_the_dark(page, host):
+    page.emulate_media(color_scheme="dark")
+    for name, picture, dark in ("binarize.html", "img", True), ("data.html", "img.picture", False):
+        page.goto(host + name)
+        shot = page.locator(f"article {picture}").first.screenshot()
+        assert (np.array(Image.open(io.BytesIO(shot)).convert("L")).mean() < 100) == dark
+
+
+def test_code_needs_no_scrolling(page, host):
+    page.set_viewport_size({"width": 400, "height": 900})
+    for name in "index.html", "ticket.html", "api/ticket.html":
+        page.goto(host + name)
+        wide = "all => all.filter(o => o.scrollWidth > o.clientWidth + 1).map(o => o.innerText)"
+        assert page.locator(".highlight code, .highlight pre").evaluate_all(wide) == []
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_chart(page, host, width):
+    "Each dot says a run's accuracy; by bytes and by sparsity; lines can be taken away"
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(host + "results/cifar10/index.html")
+    chart = page.locator(".chart")
+    chart.locator("select").select_option("conv6")
+    dot = chart.locator("circle[aria-label*='mpt-1-32']").first
+    dot.hover()
+    rows = pd.read_csv(REPO / "results/cifar10/summary.csv")
+    ours = 100 * rows.query("arch == 'conv6' and method == 'mpt-1-32'").test_accuracy
+    said = chart.locator(".told").inner_text()
+    shown = float(re.search(r": ([\d.]+)", said)[1])
+    assert ours.min() - 0.05 <= shown <= ours.max() + 0.05, said
+    assert dot.bounding_box()["x"] < width
+    chart.get_by_label("against bytes of the file").check()
+    expect(chart.locator("svg")).to_contain_text("bytes of the file")
+    dots = chart.locator("circle").count()
+    chart.locator(".lines input").first.uncheck()
+    assert 0 < chart.locator("circle").count() < dots
+
+
+def test_first_sight(page, host):
+    "What a ticket is, what was measured, where one runs, two commands: in this order, on two screens"
+    page.goto(host)
+    seen = [
+        page.get_by_role("heading", name="mplt"),
+        page.locator("article img[src$='ticket.png']"),
+        page.locator("article p", has_text=re.compile(r"\d ± \d.* %")).first,
+        page.locator("article img[src$='try.png']"),
+        page.locator("article .highlight", has_text="mplt run"),
+    ]
+    places = [o.bounding_box() for o in seen]
+    tops = [o["y"] for o in places]
+    assert tops == sorted(tops)
+    assert places[1]["y"] + places[1]["height"] < 900
+    assert places[-1]["y"] + places[-1]["height"] < 1800
+    assert page.locator(".four li").count() == 4
+    page.locator(".hero a", has_text="Try it").click()
+    page.wait_for_url("**/try.html")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
 def test_accessible(page, host, scheme, width):
@@ -143,12 +283,13 @@ def test_accessible(page, host, scheme, width):
 def test_tables_sort_and_figures_grow(page, host):
     "… by keyboard, too"
     page.goto(host + "results/mnist/index.html")
-    column = "#t1-accuracy ~ * table tbody tr td:nth-child(8)"
-    head = page.locator("#t1-accuracy ~ * table th:nth-child(8)").first
+    heads = page.locator("#t1-accuracy ~ * table").first.locator("th")
+    n = [o.strip() for o in heads.all_inner_texts()].index("weights kept")
+    column, head = f"#t1-accuracy ~ * table tbody tr td:nth-child({n + 1})", heads.nth(n)
     head.focus()
     for reverse in (False, True):
         head.press("Enter")
-        numbers = [int(o) for o in page.locator(column).all_inner_texts()[:10]]
+        numbers = [int(o.replace(",", "")) for o in page.locator(column).all_inner_texts()[:10]]
         assert numbers == sorted(numbers, reverse=reverse)
     page.locator("a.glightbox").first.press("Enter")
     page.wait_for_function("document.querySelector('.gslide.current img')?.offsetWidth > 1200")
