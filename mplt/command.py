@@ -6,13 +6,15 @@
 __all__ = ['cli', 'tickets', 'PLACE', 'OWN', 'UNFIT', 'SAME', 'SCRIPT', 'DEFAULTS', 'runs', 'Commands', 'methods', 'check_params',
            'data', 'ticket_file', 'list_tickets', 'ticket_info', 'verify_ticket', 'export_ticket', 'classify_images',
            'flag', 'plan', 'draw', 'run_and_tell', 'run_given', 'Script', 'script_settings', 'imp', 'sweep_suite',
-           'import_folder', 'invoke', 'main']
+           'import_folder', 'invoke', 'Shown', 'Line', 'ready_streams', 'ending', 'main']
 
 # %% ../nbs/17_command.ipynb #411e0776
 import json
 import logging
 import os
+import re
 import sys
+from contextlib import redirect_stdout, suppress
 from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path
 
@@ -34,7 +36,7 @@ from mplt.config import (
     value,
 )
 from .data import SOURCES, fetch, machine, verify
-from .errors import UserError, pick
+from .errors import UserError, pick, shown
 from .experiment import find, finished, folder_of, is_published, read_rows
 from .export import EXPORTS, certificate, export
 from .infer import classify
@@ -132,12 +134,14 @@ def verify_ticket(file):  # Of a ticket
 @click.argument("file")
 @click.argument("out")
 @click.option("--seed-only", is_flag=True, help="Of a .c file: draw the signs at its start.")
+@click.option("--force", is_flag=True, help="Write over another ticket.")
 def export_ticket(
     file,  # Of a ticket
     out,  # To write
     seed_only,  # Of a C file: are the signs drawn, not stored?
+    force,  # Is another ticket written over?
 ):
-    print(f"{out}: {export(ticket_file(file), out, seed_only=seed_only)} bytes")
+    print(f"{out}: {export(ticket_file(file), out, seed_only=seed_only, force=force)} bytes")
 
 
 @tickets.command("classify")
@@ -313,6 +317,10 @@ def import_folder(folder):  # That has run folders in it
 # %% ../nbs/17_command.ipynb #c468e7b7
 def invoke(words: list):  # What stands behind `mplt`
     "Do what the words say; raises `UserError` if they say nothing sensible"
+    if any("\0" in o for o in words):
+        raise UserError("an argument holds a NUL character: no name has one")
+    if not os.path.exists("."):
+        raise UserError("the working folder is gone: change to one that is there")
     try:
         with cli.make_context("mplt", words, help_option_names=["-h", "--help"]) as context:
             cli.invoke(context)
@@ -330,26 +338,81 @@ def invoke(words: list):  # What stands behind `mplt`
         raise UserError(f"{what}: see `{path} --help`") from None
 
 # %% ../nbs/17_command.ipynb #243bbe8d
+class Shown:
+    "A stream that gets its text as `shown` has it"
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        return self.stream.write(shown(text))
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+class Line(logging.Formatter):
+    def format(self, record):
+        return shown(super().format(record))
+
+
+def ready_streams():
+    "What was closed becomes /dev/null, so that no file gets its number; what a terminal lacks is escaped"
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)  # the first number that is free
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))
+    for stream in sys.stdout, sys.stderr:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def ending(e: BaseException) -> tuple:  # A sentence and the exit status
+    "How a failure ends; raises what is nobody's mistake but mplt's"
+    if isinstance(e, UserError):
+        return e, 2
+    if isinstance(e, Stopped):
+        what, signal = e.args
+        return f"{what}, state saved: the same command goes on from there", 128 + signal
+    if isinstance(e, KeyboardInterrupt):
+        return "stopped", 130
+    if isinstance(e, OSError):
+        what = f"{e.filename or 'a file or the output'}: {e.strerror or e}"
+        return f"{what}: is it there, may you use it, and is there space?", 2
+    if isinstance(e, ImportError):
+        return f"{e}: install mplt anew", 2
+    if isinstance(e, MemoryError) or re.search("alloc|out of memory|new thread", str(e)):
+        return "there is too little memory: close other programs, or take a smaller network", 2
+    raise e
+
+
 def main(
     argv: list = None,  # Arguments; the process's if None
 ) -> int:  # Exit status
     "The command `mplt`"
-    logging.basicConfig(format="%(message)s")
+    ready_streams()
+    told = logging.StreamHandler()
+    told.setFormatter(Line())
+    logging.basicConfig(handlers=[told])
     if not sys.stderr.isatty():
         logging.getLogger("mplt").setLevel("INFO")
     try:
-        invoke(sys.argv[1:] if argv is None else list(argv))
+        with redirect_stdout(Shown(sys.stdout)):
+            invoke(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
         return 0
     except BrokenPipeError:  # `mplt methods | head`: whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except UserError as e:
-        said, status = e, 2
-    except Stopped as e:
-        what, signal = e.args
-        said, status = f"{what}, state saved: the same command goes on from there", 128 + signal
-    except KeyboardInterrupt:
-        said, status = "stopped", 130
-    print(f"mplt: {said}", file=sys.stderr)
+    except (Exception, KeyboardInterrupt) as e:
+        said, status = ending(e)
+    try:
+        sys.stdout.flush()
+    except OSError:  # what cannot be written is not tried again at Python's end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError):
+        print(f"mplt: {shown(said)}", file=sys.stderr, flush=True)
     return status
