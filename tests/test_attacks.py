@@ -41,3 +41,16 @@ def test_the_judge_notices(end, after, says):
     how = dict(status=2, out="", err="mplt: one\n", seconds=0, mib=0)
     said = verdict(SimpleNamespace(**how | end), {"a": b"1"}, after)
     assert says in said and bool(said) == bool(says)
+
+
+def test_html_of_a_notebook_is_text_and_tables_on_the_site(monkeypatch):
+    monkeypatch.syspath_prepend(REPO / "docs")
+    from pages import cleaned
+
+    table = '<div><style>td {color: red}</style><table border="1"><tr style="x"><td colspan="2">1 &lt; 2'
+    assert cleaned(table) == '<div><table><tr><td colspan="2">1 &lt; 2'
+    evil = '<script>alert(1)</script><p onclick="x()">a<img src=x onerror=y><a href="javascript:z">b</a>'
+    assert cleaned(evil) == "<p>ab"
+    assert (
+        cleaned("&lt;script&gt;<iframe src='http://x'></iframe><sty<style>le>") == "&lt;script&gt;"
+    )
