@@ -6,6 +6,7 @@ import io
 import json
 import re
 from html import escape
+from html.parser import HTMLParser
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 from textwrap import shorten
@@ -24,6 +25,7 @@ from mplt.report import PRUNED, TEST, _points, gather, over_seeds
 
 ROOT = Path(__file__).parent.parent
 VENDORED = ["katex/dist", "tablesort/dist", "iframe-worker/shim"]
+TAGS = "div table thead tbody tr th td p pre code b i em strong".split()
 CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.M | re.S)
 FIRST = "claim verdict of network method".split() + ["test %", "ticket %", "published %"]  # columns
 HERO = """
@@ -251,6 +253,38 @@ def lines_on_white(png):
     return (np.array(Image.open(io.BytesIO(png)).convert("L")) > 250).mean() > 0.85
 
 
+class Cleaned(HTMLParser):
+    "Tables and text: of other tags only the text is left, of attributes how many cells one spans"
+
+    def __init__(self):
+        super().__init__()
+        self.kept, self.hidden = [], False
+
+    def handle_starttag(self, tag, attributes):
+        self.hidden = tag in ("style", "script")
+        spans = [(k, v) for k, v in attributes if k in ("colspan", "rowspan") and str(v).isdigit()]
+        if tag in TAGS:
+            said = "".join(f' {k}="{v}"' for k, v in spans)
+            self.kept.append(f"<{tag}{said}>")
+
+    def handle_endtag(self, tag):
+        self.hidden = False
+        if tag in TAGS:
+            self.kept.append(f"</{tag}>")
+
+    def handle_data(self, text):
+        if not self.hidden:
+            self.kept.append(escape(text))
+
+
+def cleaned(html):
+    "HTML that a notebook has left, without what could run or reach another site"
+    cleaner = Cleaned()
+    cleaner.feed(html)
+    cleaner.close()
+    return "".join(cleaner.kept)
+
+
 class Site:
     "Collects pages; `pages`: which page shows which file of the repository; `api`: what chapters document"
 
@@ -318,8 +352,7 @@ class Site:
         if "image/svg+xml" in data:
             return self.image(f"{number}.svg", data["image/svg+xml"], page, said)
         if "text/html" in data:
-            styles = r'<style.*?</style>| (border|class|style)="[^"]*"'
-            return re.sub(styles, "", data["text/html"], flags=re.S)
+            return cleaned(data["text/html"])
         said = data.get("text/plain") or "".join(output.get("text", ""))
         return f'<pre class="output"><code>{escape(said.strip(chr(10)))}</code></pre>'
 

@@ -9,7 +9,7 @@ __all__ = ['cli', 'sets', 'root_flag', 'tickets', 'ARCH', 'GROUPS', 'HOW', 'COMP
            'push_ticket', 'pull_ticket', 'flag', 'among', 'grouped', 'place_flags', 'Settings', 'plan', 'draw',
            'is_first', 'run_and_tell', 'run_flags', 'run_given', 'imp_flags', 'imp', 'sweep_suite', 'runs', 'list_runs',
            'compare_runs', 'import_folder', 'invoke', 'one_sentence', 'refuse_flag', 'completion', 'complete',
-           'may_say', 'main']
+           'may_say', 'Shown', 'Line', 'ready_streams', 'ending', 'main']
 
 # %% ../nbs/17_command.ipynb #411e0776
 import json
@@ -17,7 +17,7 @@ import logging
 import os
 import re
 import sys
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import Field, asdict
 from datetime import timedelta
 from difflib import get_close_matches
@@ -27,7 +27,7 @@ import click
 from click.shell_completion import get_completion_class, shell_complete
 
 import mplt
-from .errors import Stopped, UserError, pick
+from .errors import Stopped, UserError, pick, shown
 from .methods import METHODS, Method
 
 # %% ../nbs/17_command.ipynb #2ddb6910
@@ -195,16 +195,18 @@ def verify_ticket(
 @click.argument("out", type=click.Path())
 @ARCH
 @click.option("--seed-only", is_flag=True, help="Of a .c file: draw the signs at its start.")
+@click.option("--force", is_flag=True, help="Write over another ticket.")
 def export_ticket(
     file,  # Of a ticket
     out,  # To write
     arch,  # As of `verify_ticket`
     seed_only,  # Of a C file: are the signs drawn, not stored?
+    force,  # Is another ticket written over?
 ):
     "Write it as a .safetensors, .onnx, .c, .html or .md file."
     from mplt.export import export
 
-    print(f"{out}: {export(ticket_file(file), out, arch, seed_only)} bytes")
+    print(f"{out}: {export(ticket_file(file), out, arch, seed_only, force)} bytes")
 
 
 @tickets.command("classify")
@@ -533,6 +535,10 @@ def import_folder(folder):  # That has run folders in it
 # %% ../nbs/17_command.ipynb #c468e7b7
 def invoke(words: list):  # What stands behind `mplt`
     "Do what the words say; raises `UserError` if they say nothing sensible"
+    if any("\0" in o for o in words):
+        raise UserError("an argument holds a NUL character: no name has one")
+    if not os.path.exists("."):
+        raise UserError("the working folder is gone: change to one that is there")
     try:
         with cli.make_context("mplt", words, **HOW) as context:
             cli.invoke(context)
@@ -601,29 +607,84 @@ def may_say() -> bool:
         return is_first()
 
 # %% ../nbs/17_command.ipynb #243bbe8d
+class Shown:
+    "A stream that gets its text as `shown` has it"
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        return self.stream.write(shown(text))
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+class Line(logging.Formatter):
+    def format(self, record):
+        return shown(super().format(record))
+
+
+def ready_streams():
+    "What was closed becomes /dev/null, so that no file gets its number; what a terminal lacks is escaped"
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)  # the first number that is free
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))
+    for stream in sys.stdout, sys.stderr:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def ending(e: BaseException) -> tuple:  # A sentence and the exit status
+    "How a failure ends; raises what is nobody's mistake but mplt's"
+    if isinstance(e, UserError):
+        return e, 2
+    if isinstance(e, Stopped):
+        what, signal = e.args
+        return f"{what}, state saved: the same command goes on from there", 128 + signal
+    if isinstance(e, KeyboardInterrupt):
+        return "stopped", 130
+    if isinstance(e, OSError):
+        what = f"{e.filename or 'a file or the output'}: {e.strerror or e}"
+        return f"{what}: is it there, may you use it, and is there space?", 2
+    if isinstance(e, ImportError):
+        return f"{e}: install mplt anew", 2
+    if isinstance(e, MemoryError) or re.search("alloc|out of memory|new thread", str(e)):
+        return "there is too little memory: close other programs, or take a smaller network", 2
+    raise e
+
+
 def main(
     argv: list = None,  # Arguments; the process's if None
 ) -> int:  # Exit status
     "The command `mplt`"
-    logging.basicConfig(format="%(message)s")
+    ready_streams()
+    told = logging.StreamHandler()
+    told.setFormatter(Line())
+    logging.basicConfig(handlers=[told])
     if not sys.stderr.isatty():
         logging.getLogger("mplt").setLevel("INFO")
     try:
         if COMPLETE in os.environ:
             return complete(os.environ[COMPLETE])
-        invoke(sys.argv[1:] if argv is None else list(argv))
+        with redirect_stdout(Shown(sys.stdout)):
+            invoke(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
         return 0
     except BrokenPipeError:  # `mplt methods | head`: whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except UserError as e:
-        said, status = e, 2
-    except Stopped as e:
-        what, signal = e.args
-        said, status = f"{what}, state saved: the same command goes on from there", 128 + signal
-    except KeyboardInterrupt:
-        said, status = "stopped", 130
-    if may_say():
-        print(f"mplt: {said}", file=sys.stderr)
+    except (Exception, KeyboardInterrupt) as e:
+        said, status = ending(e)
+    try:
+        sys.stdout.flush()
+    except OSError:  # what cannot be written is not tried again at Python's end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError):
+        if may_say():
+            print(f"mplt: {shown(said)}", file=sys.stderr, flush=True)
     return status

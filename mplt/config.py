@@ -14,7 +14,7 @@ __all__ = ['FRACTION', 'PERCENT', 'POSITIVE', 'COUNT', 'PIXELS', 'SIDES', 'DIGES
 import re
 from dataclasses import Field, dataclass, field, fields
 from itertools import product
-from math import inf
+from math import inf, prod
 from types import SimpleNamespace
 
 import pandas as pd
@@ -282,6 +282,10 @@ def expand(
     lists = {k: v if isinstance(v, list) else [v] for k, v in given.items()}
     if empty := [k for k, v in lists.items() if not v]:
         raise UserError(f"{empty[0]} is an empty list: expected at least one value")
+    if (many := prod(map(len, lists.values()))) > 10**4:
+        raise UserError(
+            f"lists stand for {many} runs: expected at most 10,000, so give fewer values"
+        )
     return [config(**dict(zip(lists, values))) for values in product(*lists.values())]
 
 # %% ../nbs/07_config.ipynb #a2b3c4d5

@@ -39,8 +39,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import mplt
 from . import subnet, ticket
 from .config import Config, config
-from .data import Images, Source, batches, digest, load, machine, set_name, split, stream
-from .errors import UserError, replacing
+from mplt.data import (
+    Images,
+    Photos,
+    Source,
+    batches,
+    digest,
+    load,
+    machine,
+    set_name,
+    split,
+    stream,
+)
+from .errors import UserError, leftovers, replacing
 from .mask import global_masks, masks_by_scope
 from .models import build, draw_scores, draw_weight
 from .subnet import METHODS, as_subnet, masks, used_weight, weighted
@@ -157,7 +168,7 @@ def published_folder(c: Config) -> Path:
 
 
 def is_published(folder, c: Config) -> bool:
-    return Path(folder).resolve() == published_folder(c).resolve()
+    return os.path.realpath(folder) == os.path.realpath(published_folder(c))
 
 
 def has_ticket(folder: Path, c: Config, row: dict) -> bool:
@@ -314,7 +325,7 @@ def reserved(folder: Path, c: Config):
             if not holds(folder, c):
                 said = dict(config_hash=config_hash(c), numerics=NUMERICS, config=asdict(c))
                 write(folder / "config.json", said)
-            for f in folder.rglob(".*.tmp"):
+            for f in leftovers(folder):
                 f.unlink()
             if c.cycles:
                 (folder / "cycles").mkdir(exist_ok=True)
@@ -539,6 +550,8 @@ def run(
     data = data or load(c.dataset, side=c.side)
     parts = split(data, c.seed, c.limit)
     check_batch_size(c.batch_size, parts.train)
+    for images in (parts.val, parts.test) if isinstance(parts.val.x, Photos) else ():
+        images.x.check()
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
     if machine().threads:
         torch.set_num_threads(machine().threads)

@@ -222,11 +222,19 @@ EXPORTS = {
 }
 
 
+def _is_ticket(path):
+    try:
+        return bool(ticket.info(path))
+    except UserError:
+        return False
+
+
 def export(
     path,  # File of a ticket
     out,  # File to write: .safetensors (PyTorch state), .pt2, .onnx, .c (programs), .html, .md (card)
     model=None,  # As of `ticket.load`
     seed_only: bool = False,  # Of a .c file: are the signs drawn at its start, not stored?
+    force: bool = False,  # Write over another ticket?
 ) -> int:  # Bytes written
     "Export a ticket; raises `UserError`"
     kind = Path(out).suffix.lower()
@@ -237,6 +245,8 @@ def export(
     header = ticket.info(path) | dict(certificate=certificate(path))
     if Path(out).exists() and Path(out).samefile(path):
         raise UserError(f"{out} is the ticket itself: give another file")
+    if not force and _is_ticket(out):
+        raise UserError(f"{out} is a ticket, which would be lost: give another file, or --force")
     net = ticket.load(path, model)
     how = dict(draws=True) if seed_only else {}
     if kind == ".md" and header["kept"]:  # a picture is a file beside it

@@ -34,7 +34,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import mplt
 from .binarize import Sign
-from .data import stream_key
+from .data import picture, stream_key
 from .errors import UserError, replacing
 from .models import added
 from .subnet import METHODS
@@ -658,13 +658,15 @@ def read_images(
     channels, *size = in_shape
     try:
         if str(path).endswith(".npy"):
-            x = np.load(path, allow_pickle=False)
+            x = np.load(path, mmap_mode="r", allow_pickle=False)  # a file as long as it says?
             x = x if x.ndim == 4 else x[None]
         else:
-            image = Image.open(path).convert("L" if channels == 1 else "RGB")
+            image = picture(path, "L" if channels == 1 else "RGB")
             x = np.array(ImageOps.fit(image, size[::-1]))
             x = np.moveaxis(x.reshape(*size, -1), 2, 0)[None]
-    except (OSError, ValueError) as e:
+    except UserError:
+        raise
+    except Exception as e:  # whatever nonsense sets off
         raise UserError(
             f"{path} cannot be read as an image ({e}): give a PNG, JPEG or .npy"
         ) from None

@@ -166,7 +166,9 @@ class Subnet:
         removed(1, self.sparsity)
         row, who, fan, shape = self.row, self.method, self.scale_fan, self.in_shape
         whole = type(self.seed) is int and 0 <= self.seed < 2**32
-        fraction = isinstance(fan, (int, float)) and fan is not True and 0 <= fan <= 1
+        fraction = (
+            isinstance(fan, (int, float)) and fan is not True and (not fan or 1e-9 <= fan <= 1)
+        )
         drawn = type(self.draw) is int and self.draw >= 0
         image = isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)
         unmasked, signs = row.mask == "none", row.activation_bits == 1

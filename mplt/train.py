@@ -282,7 +282,7 @@ def save_state(
         try:
             torch.save(state, tmp)
         except RuntimeError as e:
-            raise OSError(e) from e  # PyTorch's word for a full disk
+            raise OSError("not all of it could be written") from e  # as on a full disk
 
 
 def take_up(

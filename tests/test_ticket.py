@@ -773,7 +773,7 @@ def test_onnx(method, skips, tmp_path):
 
 
 def test_card_is_one_harmless_page(tmp_path):
-    facts = dict(dataset="<script>alert(1)</script>", classes=["a|b"])
+    facts = dict(dataset="<script>alert(1)</script>", classes=["a|b", *"123456789"])
     ticket.save(tmp_path / "t", shaken("mpt-1-32"), **facts)
     for kind in "html", "md":
         export(tmp_path / "t", tmp_path / f"card.{kind}")
