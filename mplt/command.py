@@ -608,12 +608,14 @@ def may_say() -> bool:
 
 # %% ../nbs/17_command.ipynb #243bbe8d
 class Shown:
-    "A stream that gets its text as `shown` has it"
+    "A stream of text that gets it as `shown` has it"
 
     def __init__(self, stream):
         self.stream = stream
 
     def write(self, text):
+        if not isinstance(text, str):
+            raise TypeError("expected text")  # which is how click asks
         return self.stream.write(shown(text))
 
     def __getattr__(self, name):
