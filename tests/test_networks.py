@@ -17,6 +17,7 @@ from mplt.experiment import config_hash, run
 from mplt.models import build, own_network
 from mplt.report import gather, over_seeds
 from mplt.subnet import as_subnet, masks, originals, set_sparsity, thaw, weighted
+from mplt.sweep import expected_seconds
 
 SMALL = {  # torchvision's own classes, tiny
     "vit": lambda: zoo.VisionTransformer(32, 16, 1, 2, 16, 32, num_classes=10),
@@ -188,6 +189,14 @@ def test_a_network_by_name(mine, capsys):
     net = ticket.load(file, "my_nets:net")
     assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
     assert config_hash(config(arch="my_nets:net")) != config_hash(config())
+
+    sys.modules.pop("my_nets")  # nor is the word of a run's record
+    (mine / "runs").mkdir()
+    (mine / "out").rename(mine / "runs/old")
+    expected_seconds([config()])
+    assert "my_nets" not in sys.modules
+    [seconds] = expected_seconds([config(arch="my_nets:net")]).values()
+    assert "my_nets" in sys.modules and seconds > 0
 
 
 def test_no_file_makes_code_run(mine, capsys):
