@@ -53,7 +53,7 @@ from mplt.data import (
 )
 from .errors import UserError, leftovers, replacing
 from .mask import global_masks, masks_by_scope
-from .models import build, draw_scores, draw_weight
+from .models import build, draw_scores, draw_weight, own_network
 from .subnet import METHODS, as_subnet, masks, used_weight, weighted
 from mplt.train import (
     anywhere,
@@ -341,10 +341,12 @@ def new_model(c: Config, source: Source) -> torch.nn.Module:
     "The network before training; in cycles nothing is removed yet"
     row = METHODS[c.method]
     act = "sign" if row.activation_bits == 1 else "relu"
-    new = partial(build, c.arch, source.in_shape, len(source.classes), c.width, c.bn, act, c.skips)
+    what = c.arch, source.in_shape, len(source.classes)
+    new = partial(build, *what, c.width, c.bn, act, c.skips)
     how = dict(scope=c.scope, init=c.init, surrogate=c.surrogate, others=c.others)
     how["scale_fan"] = c.scale_fan and 1 - c.sparsity
-    if ":" in c.arch:  # has no in_shape, and the batch normalisation that it is made with
+    if ":" in c.arch:  # does not say what its images are, and has what it has been made with
+        new = partial(own_network, *what)
         how |= dict(in_shape=source.in_shape, bn=None if c.bn == "none" else c.bn)
         if row.cycles and (other := subnet.foreign(new())):
             why = f"of the initial weights the seed cannot give back {other[0]!r}"

@@ -75,7 +75,8 @@ def _onnx(net, header):
 
 def _pt2(net, header):
     shapes, file = ({0: torch.export.Dim("n")},), io.BytesIO()
-    program = torch.export.export(*_to_trace(net, header), dynamic_shapes=shapes)
+    net, some_images = _to_trace(net.to(memory_format=torch.contiguous_format), header)
+    program = torch.export.export(net, some_images, dynamic_shapes=shapes)
     torch.export.save(program, file, extra_files=_images(header))
     return file.getvalue()
 

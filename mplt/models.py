@@ -228,7 +228,7 @@ def own_network(
 
 # %% ../nbs/04_models.ipynb #c7dde736
 def build(
-    arch: str,  # A name in `ARCHS`, in any case, or of a function, as of `own_network`
+    arch: str,  # A name in `ARCHS`, in any case
     in_shape: tuple,  # Channels, height, width of an image
     num_classes: int,  # Number of classes
     width: float = 1.0,  # Factor on every hidden size
@@ -237,8 +237,6 @@ def build(
     skips: bool = False,  # Add what enters a nonlinearity to what enters the next
 ) -> nn.Module:  # Images (n, *in_shape) to logits (n, num_classes)
     "A network by name; raises `UserError` for an unknown name or what cannot be built"
-    if ":" in arch:
-        return own_network(arch, in_shape, num_classes)
     arch, bn = pick(ARCHS, arch, "architecture"), pick(BNS, bn, "bn")
     act = pick(("relu", "sign"), act, "activation")
     if width not in WIDTHS:

@@ -43,7 +43,7 @@ from mplt.experiment import (
     reserved,
     run,
 )
-from .models import build
+from .models import build, own_network
 from .train import device
 
 # %% ../nbs/15_sweep.ipynb #f432ea7e
@@ -51,9 +51,10 @@ from .train import device
 def multiplications(dataset: str, arch: str, width: float, side: int = 0) -> int:
     "Of a network that looks at one image"
     source = SOURCES.get(dataset) or load(dataset, side=side).source
+    what = arch, source.in_shape, len(source.classes) or 1000
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        net = build(arch, source.in_shape, len(source.classes) or 1000, width, "plain").eval()
-        net(torch.empty(1, *source.in_shape))
+        net = own_network(*what) if ":" in arch else build(*what, width, "plain")
+        net.eval()(torch.empty(1, *source.in_shape))
     return counter.get_total_flops() // 2
 
 
@@ -72,10 +73,12 @@ def expected_seconds(
     configs: list,  # Of `Config`
 ) -> dict:  # Config: seconds
     "How long runs will take, judging by the finished ones of this checkout"
-    paces, root = defaultdict(list), machine().root
+    paces, root, asked = defaultdict(list), machine().root, {c.arch for c in configs}
     for file in [*root.glob("results/runs/*/record.json"), *root.glob("runs/*/record.json")]:
         with suppress(UserError, KeyError), reading(file.with_name("config.json")) as text:
             old = config(**json.loads(text)["config"])
+            if ":" in old.arch and old.arch not in asked:
+                continue  # nobody has asked for that code to run
             pace = read_record(file.parent)["seconds"] / amount(old)  # no seconds: not finished
             for likeness in alike(old):
                 paces[likeness].append(pace)

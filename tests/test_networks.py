@@ -1,6 +1,7 @@
 "Networks of one's own: by name, with layers that are skipped and parameters that stay trained"
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from mplt.config import config
 from mplt.errors import UserError
 from mplt.experiment import config_hash, run
 from mplt.models import build, own_network
+from mplt.report import gather, over_seeds
 from mplt.subnet import as_subnet, masks, originals, set_sparsity, thaw, weighted
+from mplt.sweep import expected_seconds
 
 SMALL = {  # torchvision's own classes, tiny
     "vit": lambda: zoo.VisionTransformer(32, 16, 1, 2, 16, 32, num_classes=10),
@@ -187,12 +190,32 @@ def test_a_network_by_name(mine, capsys):
     assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
     assert config_hash(config(arch="my_nets:net")) != config_hash(config())
 
+    sys.modules.pop("my_nets")  # nor is the word of a run's record
+    (mine / "runs").mkdir()
+    (mine / "out").rename(mine / "runs/old")
+    expected_seconds([config()])
+    assert "my_nets" not in sys.modules
+    [seconds] = expected_seconds([config(arch="my_nets:net")]).values()
+    assert "my_nets" in sys.modules and seconds > 0
+
+
+def test_no_file_makes_code_run(mine, capsys):
+    net = as_subnet(build("fc1", (1, 28, 28), 10, 0.1), "mpt-1-32", 0.5)
+    net.spec = replace(net.spec, arch="my_nets:net")
+    header = ticket.describe(net, masks(net), False)
+    with pytest.raises(UserError, match="unknown architecture 'my_nets:net'"):
+        ticket.check_plan(header)
+    with pytest.raises(UserError, match="unknown architecture"):
+        build(**header["spec"])
+    assert "my_nets" not in sys.modules and not capsys.readouterr().out
+
 
 def test_a_network_by_name_with_others(mine, capsys):
     words = [*FEW, "--arch", "my_nets:normed"]
     assert main(words) == 2 and "parameter '2.weight' belongs to" in capsys.readouterr().err
     assert main([*words, "--others", "train"]) == 0
     row = run(dict(arch="my_nets:normed", others="train", limit=60, epochs=1, batch_size=20), "out")
+    assert over_seeds(gather(["out"], "levels.csv")).arch.to_list() == ["my_nets:normed"]
     assert row["arch"] == "my_nets:normed" and row["weights_total"] == 784 * 8 + 80
     words = [*words, "--others", "train", "--method", "imp", "--out", "imp"]
     assert main(words) == 2
