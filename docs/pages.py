@@ -27,7 +27,8 @@ ROOT = Path(__file__).parent.parent
 VENDORED = ["katex/dist", "tablesort/dist", "iframe-worker/shim"]
 TAGS = "div table thead tbody tr th td p pre code b i em strong".split()
 CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.M | re.S)
-FIRST = "claim verdict of network method".split() + ["test %", "ticket %", "published %"]  # columns
+NAMES = ["claim", "verdict", "of", "network", "method"]  # what a row of a table is about
+FIRST = [*NAMES, "test %", "ticket %", "published %"]  # columns, in this order, before others
 HERO = """
 <div class="hero" markdown>
 {said}
@@ -80,7 +81,7 @@ def on_files(files, config):
 
     proc_nbs()  # takes out what is hidden, puts in signatures and links; does again only what has changed
     for name, f in notebooks.items():
-        boost = {"search": {"boost": 4}} if name == "index" or name.startswith("guide_") else {}
+        boost = {"search": {"boost": 10}} if name == "index" or name.startswith("guide_") else {}
         site.notebook(ROOT / "_proc" / f.name, f"nbs/{f.name}", boost, home=name == "index")
     for f in modules:
         head = f"---\nsearch: {{exclude: true}}\n---\n\n# mplt/{f.name}"
@@ -185,7 +186,7 @@ def table(rows, caption):
     shared = {
         k: o.iloc[0]
         for k, o in rows.items()
-        if k not in FIRST and not k.endswith(" %") and o.nunique() == 1
+        if (k == "network" or k not in NAMES) and not k.endswith(" %") and o.nunique() == 1
     }
     said = ", ".join(f"{k} {o}" for k, o in shared.items() if o)
     order = [k for k in FIRST if k in rows] + [k for k in rows if k not in FIRST]
