@@ -291,7 +291,7 @@ def flag(
     given = dict(is_flag=False, flag_value="True") if setting.type is bool else {}
     if setting.type in (str, bool) and not isinstance(allowed, re.Pattern):
         given["shell_complete"] = among(map(str, allowed))
-    if default not in (None, False):
+    if default not in (None, False, ""):
         about += f" (default: {default})"
     return click.Option(names, help=about, metavar=kind, **given)
 
