@@ -8,8 +8,8 @@ __all__ = ['cli', 'sets', 'root_flag', 'tickets', 'ARCH', 'GROUPS', 'HOW', 'COMP
            'list_tickets', 'ticket_info', 'verify_ticket', 'export_ticket', 'classify_images', 'ticket_summary',
            'push_ticket', 'pull_ticket', 'flag', 'among', 'grouped', 'place_flags', 'Settings', 'plan', 'draw',
            'is_first', 'run_and_tell', 'run_flags', 'run_given', 'imp_flags', 'imp', 'sweep_suite', 'runs', 'list_runs',
-           'compare_runs', 'import_folder', 'invoke', 'one_sentence', 'refuse_flag', 'completion', 'complete',
-           'may_say', 'Shown', 'Line', 'ready_streams', 'ending', 'main']
+           'compare_runs', 'import_folder', 'invoke', 'one_sentence', 'refuse_flag', 'completion', 'complete', 'Shown',
+           'Line', 'ready_streams', 'ending', 'main']
 
 # %% ../nbs/17_command.ipynb #411e0776
 import json
@@ -19,7 +19,6 @@ import re
 import sys
 from contextlib import redirect_stdout, suppress
 from dataclasses import Field, asdict
-from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -27,7 +26,7 @@ import click
 from click.shell_completion import get_completion_class, shell_complete
 
 import mplt
-from .errors import Stopped, UserError, pick, shown
+from .errors import Stopped, UserError, may_say, pick, shown
 from .methods import METHODS, Method
 
 # %% ../nbs/17_command.ipynb #2ddb6910
@@ -591,20 +590,6 @@ def complete(wanted: str) -> int:  # Exit status
     with suppress(UserError):
         return shell_complete(cli, HOW, "mplt", COMPLETE, wanted)
     return 0
-
-# %% ../nbs/17_command.ipynb #5d0c1b02
-def may_say() -> bool:
-    "Is this process alone, or the first of those started by torchrun that has something to say at its end?"
-    if int(os.environ.get("WORLD_SIZE", 1)) < 2:
-        return True
-    from torch.distributed import TCPStore  # here, as it takes a second
-
-    where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    try:
-        store = TCPStore(*where, is_master=False, timeout=timedelta(seconds=5))
-        return store.add(f"said {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", 1) == 1
-    except RuntimeError:  # the first process keeps the store, and has ended
-        return is_first()
 
 # %% ../nbs/17_command.ipynb #243bbe8d
 class Shown:

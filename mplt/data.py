@@ -486,8 +486,9 @@ class _Reader:
     side: int
 
     def __getitems__(self, keys):
+        read = [torch.empty(0, 3, self.side, self.side, dtype=torch.uint8)]
         try:
-            return torch.stack([_photo(path, self.side, u) for path, u in keys])
+            return torch.cat(read + [_photo(path, self.side, u)[None] for path, u in keys])
         except UserError as e:
             return e
 
@@ -501,7 +502,7 @@ def readers() -> int:  # 0: photographs are read when they are needed
     "Processes that read ahead, for each that trains: as many as there are cores; none where it may have none"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     may = not multiprocessing.current_process().daemon
-    return may and max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return int(may) * max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -303,9 +303,9 @@ def record_machine(
         write(file, dict(computed=[now]))
     record, what = read_record(folder), "device cpu instructions threads processes torch".split()
     before = record["computed"][-1]
-    differ = [
-        f"{k} {now.get(k)} (before: {before.get(k)})" for k in what if before.get(k) != now.get(k)
-    ]
+    known = dict(processes=1)
+    was, is_now = ({k: (known | o).get(k) for k in what} for o in (before, now))
+    differ = [f"{k} {is_now[k]} (before: {was[k]})" for k in what if was[k] != is_now[k]]
     if differ:
         log.warning(f"{folder} is taken up with {', '.join(differ)}: its bits are those of neither")
     if differ or before.get("commit") != now["commit"]:
@@ -543,7 +543,10 @@ def multiplied(arch: str, in_shape: tuple, num_classes: int, width: float) -> in
     what = arch, in_shape, num_classes
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         net = own_network(*what) if ":" in arch else build(*what, width, "plain")
-        net.eval()(torch.empty(1, *in_shape))
+        try:
+            net.eval()(torch.empty(1, *in_shape))
+        except RuntimeError:  # a network of one's own that asks for numbers on its way
+            return sum(p.numel() for p in net.parameters())
     return counter.get_total_flops() // 2
 
 
@@ -589,7 +592,6 @@ def run(
         digest(c.dataset, c.digest)
     data = data or load(c.dataset, side=c.side)
     parts = split(data, c.seed, c.limit)
-    check_batch_size(c.batch_size, parts.train)
     for images in (parts.val, parts.test) if isinstance(parts.val.x, Photos) else ():
         images.x.check()
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
@@ -599,7 +601,8 @@ def run(
 
 
 def carry_out(c, folder, where, source, parts, told):
-    "What `run` does when everything is checked; all processes train, and the first one does the rest"
+    "What `run` does in each process; all of them train, and the first one does the rest"
+    check_batch_size(c.batch_size, parts.train)
     for k, images in vars(parts).items():
         setattr(parts, k, Images(*(o.to(where) for o in images)))
     model, first = new_model(c, source).to(where), processes()[0] == 0
@@ -610,9 +613,10 @@ def carry_out(c, folder, where, source, parts, told):
             told(new)
 
     with reserved(folder, c) if first else nullcontext(), threads(c, source):
+        if anywhere(first and finished(folder, c)):  # by another process, while this one waited
+            return read_row(folder) if first else None
         if first:
             record_machine(folder, provenance(where))
-        anywhere(False)  # the others wait here
         leave = partial(leave_level, folder, c, source, parts, model)
         hooks = (leave, tell) if first else (noop, noop)
         rows = fit(model, parts, source, c, folder / "state.pt", *hooks)

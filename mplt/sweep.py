@@ -47,8 +47,8 @@ from .train import device
 
 # %% ../nbs/15_sweep.ipynb #f432ea7e
 def amount(c: Config) -> int:
-    "Multiplications of a run's forward passes, as of 50,000 images where nothing limits them"
-    images = c.limit or 50_000
+    "Multiplications of a run's forward passes; of 50,000 images where their number is not known"
+    images = c.limit or dict(imagenet=1_281_167).get(c.dataset, 50_000)
     return multiplications(c.dataset, c.arch, c.width, c.side) * images * c.epochs * (c.cycles + 1)
 
 
@@ -171,7 +171,7 @@ def import_runs(
     for file in sorted(Path(folder).rglob("config.json")):
         try:
             with reading(file) as text:
-                said = json.loads(text)["config"]
+                said = dict(json.loads(text)["config"])
             c = config(**said)
             became = BECAME[2]
             if finished(file.parent, c):
@@ -192,6 +192,7 @@ def outcome(future, c: Config) -> dict:  # As from `work`
             take_in(said["files"], c)
         return said
     except InUse as e:
+        time.sleep(1)
         return dict(again=str(e))
     except CancelledError:
         what = "the scheduler is gone, or has dropped this sweep's runs"
@@ -254,6 +255,8 @@ def sweep(
                 else:
                     if "unfit" in said:
                         leave_out(said, exclude)
+                    else:
+                        log.info(f"{label(c)} is tried again: {said['again']}")
                     hand_out(c)
         finally:
             for future in futures:

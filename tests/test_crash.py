@@ -48,6 +48,14 @@ def step(*args):
 train.step = step
 main()
 """  # saves its state after each step, and is killed in the middle of the second epoch
+BROKEN = """
+from mplt import train
+from mplt.command import main
+def step(*args):
+    raise RuntimeError("a defect")
+train.step = step
+main()
+"""
 
 
 def start(out, limit=None, args=RUNS["steps"], program=PLAIN):
@@ -201,3 +209,6 @@ def test_photographs_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
     assert (state["epoch"], state["step"]) == (1, 1)
     finish(tmp_path / "run", args)
     assert content(tmp_path / "run") == content(tmp_path / "whole")
+    p = start(tmp_path / "broken", args=args, program=BROKEN)
+    said = p.communicate(timeout=120)[1]  # it ends, and so do those that read ahead
+    assert p.returncode == 1 and "RuntimeError: a defect" in said
