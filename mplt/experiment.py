@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NUMERICS', 'MEASURED', 'NUMBERS', 'GET_IT', 'IF_THERE', 'NOT_ALL_METHODS', 'FIRST', 'RESULT', 'SMALL', 'config_hash',
            'write', 'reading', 'read_rows', 'read_row', 'read_record', 'holds', 'published_folder', 'is_published',
-           'has_ticket', 'finished', 'find', 'folder_of', 'publish', 'processor', 'commit', 'provenance',
+           'has_ticket', 'finished', 'runs_folder', 'find', 'folder_of', 'publish', 'processor', 'commit', 'provenance',
            'record_machine', 'InUse', 'reserved', 'new_model', 'layer_counts', 'rebuilt', 'after_binarising',
            'leave_level', 'add_rows', 'shuffled', 'controls', 'renew_statistics', 'leave_controls', 'peak_memory',
            'leave_curves', 'leave_summary', 'multiplied', 'multiplications', 'threads', 'run', 'carry_out']
@@ -213,12 +213,18 @@ def finished(
     )
 
 # %% ../nbs/11_experiment.ipynb #6e98d3c5
+def runs_folder() -> Path:
+    "runs/ of the project, also for a copy of it in which DVC computes an experiment (.dvc/tmp/exps)"
+    root = machine().root
+    return next((o.parent for o in root.parents if o.name == ".dvc"), root) / "runs"
+
+
 def find(
     c: Config,  # From `config`
 ) -> Path:  # The run's folder, or None
     "Look for a finished run; raises `UserError` if what is there is damaged and no other copy is whole"
     damage = None
-    for folder in published_folder(c), machine().root / "runs" / config_hash(c):
+    for folder in published_folder(c), runs_folder() / config_hash(c):
         try:
             if finished(folder, c):
                 return folder
@@ -230,7 +236,7 @@ def find(
 
 def folder_of(c: Config) -> Path:
     "Where the finished run lies, or where it will be computed"
-    return find(c) or machine().root / "runs" / config_hash(c)
+    return find(c) or runs_folder() / config_hash(c)
 
 # %% ../nbs/11_experiment.ipynb #4baa044c
 def publish(

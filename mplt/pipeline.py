@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['root', 'suites', 'suite_params', 'check_runs', 'suite_configs', 'suite_here', 'stage_folder', 'check_suite',
-           'run_stage', 'run_folders', 'new_folder', 'put_in_place', 'suite_timings']
+           'run_or_wait', 'run_stage', 'run_folders', 'new_folder', 'put_in_place', 'suite_timings']
 
 # %% ../nbs/14_pipeline.ipynb #59454572
 import shutil
+import time
 from pathlib import Path
 
 import pandas as pd
 
-from .config import expand
+from .config import Config, expand
 from .data import machine
 from .engine import read_params
 from .errors import UserError, check_name, pick
-from .experiment import config_hash, find, publish, read_record, read_row, run, write
+from .experiment import InUse, config_hash, find, publish, read_record, read_row, run, write
 
 # %% ../nbs/14_pipeline.ipynb #6918336a
 def root() -> Path:
@@ -112,6 +113,15 @@ def check_suite(suite: str):  # Writes results/SUITE/check.txt
     write(file, "Every run of this suite is sound.\n")
 
 # %% ../nbs/14_pipeline.ipynb #418cb7f7
+def run_or_wait(c: Config):  # From `config`
+    "Run a config; while another process computes it, wait"
+    while True:
+        try:
+            return run(c)
+        except InUse:
+            time.sleep(1)
+
+
 def run_stage(
     suite: str,  # Name of a suite
     key: str,  # A key of its `runs`
@@ -120,7 +130,7 @@ def run_stage(
     publishes, configs = suite_params(suite)["publish"], suite_configs(suite)
     folders = []
     for c in configs[pick(configs, key, "run")]:
-        run(c)
+        run_or_wait(c)
         folders.append(publish(find(c), c) if publishes else find(c))
     rows = pd.DataFrame([dict(suite=suite) | read_row(f) for f in folders])
     out = stage_folder(suite, key)

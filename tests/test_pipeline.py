@@ -252,10 +252,70 @@ def test_a_run_that_is_no_longer_named(repo):
 
 def test_dvc_tells_the_story(repo):
     edit(repo, "suites/tiny/params.yaml", "seed: [0, 1, 2]", "seed: [0, 1]")
-    assert "mnist5k lenet5 x1 dense plain" in repo.sh("dvc", "metrics", "show", "--json").stdout
-    assert "seed" in repo.sh("dvc", "params", "diff").stdout
-    assert "run@fc1-mpt-1-32" in repo.sh("dvc", "dag").stdout
-    repo.sh("git", "checkout", "-q", "--", "suites", cwd=repo.path)
+    metrics = repo.results / "metrics.json"
+    assert [*json.loads(metrics.read_text())][-1] == "mnist5k lenet5 x1 dense plain"
+    metrics.write_text(metrics.read_text().replace('"validation": 0', '"validation": 1'))
+    changed = json.loads(repo.sh("dvc", "metrics", "diff", "--json").stdout)
+    assert {*changed} == {"../../results/tiny/metrics.json"}
+    changed = json.loads(repo.sh("dvc", "params", "diff", "--json").stdout)
+    assert {k: [*v] for k, v in changed.items()} == {"params.yaml": ["runs.lenet5-dense.seed"]}
+    stages = repo.sh("dvc", "dag", "dvc.yaml").stdout
+    assert "run@fc1-mpt-1-32" in stages and max(map(len, stages.splitlines())) <= 120
+    plots = json.loads(repo.sh("dvc", "plots", "show", "--json", "suite-tiny").stdout)["data"]
+    ((name, drawn),) = plots.items()
+    assert (
+        "suite-tiny" in name and "0.8" in json.dumps(drawn) and "cifar10" not in json.dumps(drawn)
+    )
+    repo.sh("git", "checkout", "-q", "--", ".", cwd=repo.path)
+
+
+def test_an_experiment(repo):
+    "In a copy of the project that shares its runs: one that is there is not computed again"
+    repo.sh("dvc", "repro")
+    commit(repo, "before") if not clean(repo) else None
+    before, (old,) = runs_of(repo), repo.results.glob("runs/lenet5-dense/summary.csv")
+    settings = "-S", "runs.lenet5-dense.seed=[1, 7]"
+    repo.sh("dvc", "exp", "run", "--temp", "-n", "lucky", *settings, "run@lenet5-dense", "tables")
+    assert clean(repo) and len(runs_of(repo) - before) == 1
+    shown = repo.sh(
+        "dvc", "exp", "show", "--only-changed", "--csv", "--drop", ".*(sparsity|validation)"
+    )
+    columns, *rows = shown.stdout.splitlines()
+    assert len(columns.split(",")) <= 12 and "runs.lenet5-dense.seed" in columns
+    assert any("lucky" in row for row in rows)
+    repo.sh(
+        "dvc", "exp", "apply", "lucky", ok=False
+    )  # it misses data sets that were not fetched here
+    assert pd.read_csv(old).seed.tolist() == [1, 7]
+    summary = pd.read_csv(repo.results / "summary.csv")
+    assert summary.seed[summary.method == "dense"].tolist() == [1, 7]
+    repo.sh("git", "checkout", "-q", "--", ".", cwd=repo.path)
+    repo.sh("git", "clean", "-qfd", "results", cwd=repo.path)
+
+
+def test_a_remote(repo, tmp_path):
+    "Data sets and trained weights travel by `dvc push`; a clone's `dvc pull` and `dvc checkout` end well"
+    home = tmp_path / "origin"
+    repo.sh("git", "clone", "-q", str(repo.path), str(home), cwd=tmp_path)
+    dense = next((repo.path / "runs").glob("*/ticket.safetensors"))
+    (home / "results/weights").mkdir()
+    shutil.copy(dense, home / "results/weights")
+    for name in "mnist", "cifar10":
+        (home / "data" / name).mkdir(exist_ok=True)
+        (home / "data" / name / "images").write_text(name)
+        repo.sh("dvc", "commit", "-f", f"data/dvc.yaml:data@{name}", cwd=home)
+    repo.sh("dvc", "add", "results/weights", cwd=home)
+    repo.sh("dvc", "remote", "add", "-d", "store", str(tmp_path / "store"), cwd=home)
+    repo.sh("git", "add", "-A", cwd=home)
+    repo.sh(*GIT, "commit", "-qm", "what others need", cwd=home)
+    repo.sh("dvc", "push", cwd=home)
+    repo.sh("git", "clone", "-q", str(home), str(tmp_path / "clone"), cwd=tmp_path)
+    for command in "pull", "checkout":
+        repo.sh("dvc", command, cwd=tmp_path / "clone")
+    assert (tmp_path / "clone/data/cifar10/images").read_text() == "cifar10"
+    brought = tmp_path / "clone/results/weights" / dense.name
+    assert brought.read_bytes() == dense.read_bytes()
+    assert not (tmp_path / "clone/data/fashion_mnist").exists()
 
 
 def test_two_branches_add_runs(repo):

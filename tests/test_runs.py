@@ -6,7 +6,7 @@ import shutil
 import pytest
 from conftest import REPO
 
-from mplt import experiment, ticket
+from mplt import experiment, pipeline, ticket
 from mplt.config import config
 from mplt.errors import UserError
 from mplt.experiment import find, finished, publish, published_folder, read_row, run
@@ -195,6 +195,31 @@ def test_published_run_is_found(root, folder):
     assert find(c) is None
     assert publish(folder, c) == place and content(place) == before
     assert [f.name for f in place.parent.iterdir()] == [place.name]
+
+
+def test_a_copy_for_an_experiment_shares_the_runs(root, folder, monkeypatch):
+    c = config(**SETTINGS)
+    copy = root / ".dvc/tmp/exps/standalone/tmp1"
+    copy.mkdir(parents=True)
+    (copy / "settings.ini").write_text("[DEFAULT]\n")
+    monkeypatch.chdir(copy)
+    assert experiment.folder_of(c) == root / "runs" / config_hash()
+    mine = shutil.copytree(folder, root / "runs" / config_hash())
+    assert find(c) == mine and published_folder(c).is_relative_to(copy)
+
+
+def test_a_stage_waits_for_a_run_of_another(monkeypatch):
+    tries = []
+
+    def busy(c):
+        tries.append(c)
+        if len(tries) < 3:
+            raise experiment.InUse("in use")
+        return "a row"
+
+    monkeypatch.setattr(pipeline, "run", busy)
+    monkeypatch.setattr(pipeline.time, "sleep", lambda seconds: None)
+    assert pipeline.run_or_wait("c") == "a row" and tries == ["c"] * 3
 
 
 def test_the_other_copy_of_a_damaged_one(root, folder):
