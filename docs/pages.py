@@ -25,7 +25,8 @@ from mplt.report import PRUNED, TEST, _points, gather, over_seeds
 ROOT = Path(__file__).parent.parent
 VENDORED = ["katex/dist", "tablesort/dist", "iframe-worker/shim"]
 CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.M | re.S)
-FIRST = "claim verdict of network method".split() + ["test %", "ticket %", "published %"]  # columns
+NAMES = ["claim", "verdict", "of", "network", "method"]  # what a row of a table is about
+FIRST = [*NAMES, "test %", "ticket %", "published %"]  # columns, in this order, before others
 HERO = """
 <div class="hero" markdown>
 {said}
@@ -78,7 +79,7 @@ def on_files(files, config):
 
     proc_nbs()  # takes out what is hidden, puts in signatures and links; does again only what has changed
     for name, f in notebooks.items():
-        boost = {"search": {"boost": 4}} if name == "index" or name.startswith("guide_") else {}
+        boost = {"search": {"boost": 10}} if name == "index" or name.startswith("guide_") else {}
         site.notebook(ROOT / "_proc" / f.name, f"nbs/{f.name}", boost, home=name == "index")
     for f in modules:
         head = f"---\nsearch: {{exclude: true}}\n---\n\n# mplt/{f.name}"
@@ -183,7 +184,7 @@ def table(rows, caption):
     shared = {
         k: o.iloc[0]
         for k, o in rows.items()
-        if k not in FIRST and not k.endswith(" %") and o.nunique() == 1
+        if (k == "network" or k not in NAMES) and not k.endswith(" %") and o.nunique() == 1
     }
     said = ", ".join(f"{k} {o}" for k, o in shared.items() if o)
     order = [k for k in FIRST if k in rows] + [k for k in rows if k not in FIRST]

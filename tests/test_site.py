@@ -250,7 +250,7 @@ def test_first_sight(page, host):
         page.locator("article img[src$='ticket.png']"),
         page.locator("article p", has_text=re.compile(r"\d ± \d.* %")).first,
         page.locator("article img[src$='try.png']"),
-        page.locator("article .highlight", has_text="mplt run"),
+        page.locator("article .highlight", has_text="mplt run").first,
     ]
     places = [o.bounding_box() for o in seen]
     tops = [o["y"] for o in places]
