@@ -336,7 +336,11 @@ class Site:
             at, name, signature, doc = m.groups()
             if name[0].isupper():
                 signature = signature.replace("def ", "class ", 1)
-            anchor = name if any(f"#{name.lower()}) |" in o for o in symbols) else name.lower()
+            anchor = (
+                name
+                if any(o.split(" | ")[0].endswith(f"#{name.lower()})") for o in symbols)
+                else name.lower()
+            )
             first_line = doc.strip().split("\n")[0].strip("*")
             what = self.linked(first_line, "api/index.md", source)
             module = ROOT / "mplt" / f"{Path(page).stem}.py"
