@@ -20,7 +20,7 @@ from mplt.experiment import NUMERICS, run
 
 GOLDEN = Path(__file__).with_name("golden.csv")
 ADVICE = """What is computed has changed ({}). If that was not meant, mend the code. If it was, raise
-NUMERICS in nbs/11_experiment.ipynb, write the numbers anew with `python tests/test_golden.py --write`, read
+NUMERICS in nbs/12_experiment.ipynb, write the numbers anew with `python tests/test_golden.py --write`, read
 `git diff tests/golden.csv`, and compute the suites again: results made before are not of this code."""
 
 COMMON = dict(dataset="mnist5k", arch="conv4", width=0.0625, limit=110)

@@ -231,7 +231,7 @@ def of_the_recipe():
 
 CHAPTERS = {
     "index.ipynb": [of_the_quick_suite, of_cifar10_in_short, of_mnist],
-    "19_results.ipynb": [of_cifar10, of_bytes, of_others, of_the_recipe],
+    "21_results.ipynb": [of_cifar10, of_bytes, of_others, of_the_recipe],
 }
 
 
