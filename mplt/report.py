@@ -222,14 +222,14 @@ def against_controls(
 
 # %% ../nbs/13_report.ipynb #a7c1e002
 def best_of(
-    levels: pd.DataFrame,  # Rows of levels.csv
+    levels: pd.DataFrame,  # Rows of levels.csv with their `variants`
     alike: dict,  # Column: the value that a row has there
 ) -> pd.DataFrame:  # A row a seed; none if nothing matches
     "The setting with the highest mean validation accuracy among those that match"
     fits = (levels[list(alike)] == pd.Series(alike)).all(axis=1) & (
         (levels.sparsity > 0) | (levels.cycle == 0)
     )
-    rows = variants(levels)[fits]
+    rows = levels[fits]
     settings = rows.groupby(SETTING)
     rows = rows.assign(setting=settings.ngroup(), mean=settings.val_accuracy.transform("mean"))
     return rows[rows.setting == rows.sort_values(["mean", "sparsity"]).setting.iloc[-1:].max()]
@@ -297,6 +297,7 @@ def ledger(
     controls: pd.DataFrame = None,  # Rows of controls.csv
 ) -> pd.DataFrame:  # A row for each claim
     "What is claimed, what was measured, and whether it holds"
+    levels = variants(levels)
     signs = levels.query('method == "edge-popup"').assign(method="edge-popup, then signs")
     rows = [levels, signs.assign(test_accuracy=signs.binarised_test_accuracy)]
     if controls is not None:
