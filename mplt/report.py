@@ -33,7 +33,8 @@ def gather(
     rows = pd.concat([read_rows(Path(f) / file) for f in folders], ignore_index=True)
     settings = fields(Config) if "seed" in rows else []  # the other files tell none
     defaults = {f.name: f.default for f in settings if f.default is not None}
-    return rows.assign(**defaults | dict(rows)).fillna(defaults).infer_objects()
+    whole = {k: int for k, v in defaults.items() if type(v) is int}
+    return rows.assign(**defaults | dict(rows)).fillna(defaults).infer_objects().astype(whole)
 
 # %% ../nbs/13_report.ipynb #1a189f2a
 NETWORK = ["dataset", "arch", "width"]  # a panel of a figure
