@@ -28,7 +28,14 @@ VENDORED = ["katex/dist", "tablesort/dist", "iframe-worker/shim"]
 TAGS = "div table thead tbody tr th td p pre code b i em strong".split()
 CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.M | re.S)
 NAMES = ["claim", "verdict", "of", "network", "method"]  # what a row of a table is about
-FIRST = [*NAMES, "test %", "ticket %", "published %"]  # columns, in this order, before others
+FIRST = [
+    "run",
+    *NAMES,
+    "test %",
+    "its test %",
+    "ticket %",
+    "published %",
+]  # columns, in this order, before others
 HERO = """
 <div class="hero" markdown>
 {said}
@@ -171,8 +178,10 @@ def suite(site, name, runs):
         )
     text += [
         "## Runs",
-        "Executed notebooks: what was run, how it learned, what is left of the networks.",
-        pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True),
+        table(
+            pd.DataFrame(rows).astype(str),
+            "Executed notebooks: what was run, how it learned, what is left of the networks.",
+        ),
     ]
     site.add(f"{here}/index.md", "\n\n".join(text))
     return {name: [f"{here}/index.md", *(f"{here}/{f.parts[-2]}.md" for f in runs)]}

@@ -100,7 +100,9 @@ class Chooser(widgets.VBox):
         self.folder = tempfile.TemporaryDirectory()
         self.run.observe(lambda change: self._list(), "value")
         self.file.observe(lambda change: change.new and self._take(change.new), "value")
-        self.path.observe(lambda change: change.new and self._take(Path(change.new)), "value")
+        self.path.observe(
+            lambda change: change.new and self._take(Path(change.new).expanduser()), "value"
+        )
         self.upload.observe(self._receive, "value")
         self._list()
         first = rows[(rows.run == run) & (rows.sparsity == sparsity) & (rows.seed == 0)]
@@ -116,6 +118,8 @@ class Chooser(widgets.VBox):
         ]
 
     def _take(self, path):
+        if path != self.file.value:
+            self.file.value = None  # so that the menu's own can be chosen again
         self.value = path
 
     def _receive(self, change):
@@ -530,16 +534,18 @@ class Trainer(widgets.VBox):
     def run(self):
         "Train, here and now"
         self.button.description, rows = "stop", []
-        for net, row in training(self.seconds, **self.settings):
-            rows.append(row)
-            with _busy:
-                training_picture(net, rows).savefig(png := io.BytesIO(), format="png", dpi=80)
-            self.image.value = png.getvalue()
-            changed = f"{row['changed']:.1%} of the mask changed"
-            self.told.value = f"{row['seconds']:.0f} s: {row['accuracy']:.1%} right, {changed}"
-            if self.stopped:
-                break
-        self.button.description = f"train for {self.seconds:g} s"
+        try:
+            for net, row in training(self.seconds, **self.settings):
+                rows.append(row)
+                with _busy:
+                    training_picture(net, rows).savefig(png := io.BytesIO(), format="png", dpi=80)
+                self.image.value = png.getvalue()
+                changed = f"{row['changed']:.1%} of the mask changed"
+                self.told.value = f"{row['seconds']:.0f} s: {row['accuracy']:.1%} right, {changed}"
+                if self.stopped:
+                    break
+        finally:
+            self.button.description = f"train for {self.seconds:g} s"
 
 # %% ../nbs/22_lab.ipynb #8ae7f7d9
 def like_mnist(
@@ -569,12 +575,12 @@ def centred(
 
 # %% ../nbs/22_lab.ipynb #b9452f76
 class Board(anywidget.AnyWidget):
-    "A field to draw on by mouse, finger or keyboard; `value` is a list of strokes, each a list of [x, y]"
+    "A field to draw on by mouse or finger; `value` is a list of strokes, each a list of [x, y]"
 
     value = traitlets.List().tag(sync=True)
     _esm = """
 function render({model, el}) {
-  const canvas = Object.assign(document.createElement('canvas'), {width: 280, height: 280, tabIndex: 0})
+  const canvas = Object.assign(document.createElement('canvas'), {width: 280, height: 280})
   const clear = Object.assign(document.createElement('button'), {textContent: 'clear'})
   canvas.style.cssText = "display: block; border: 1px solid grey; background: white; touch-action: none"
   clear.className = 'jupyter-button'

@@ -1,7 +1,7 @@
 // Formulas, tables that can be sorted and have their numbers at the right, and wide things that can be scrolled with the keyboard.
 renderMathInElement(document.body, {delimiters: [{left: '\\[', right: '\\]', display: true}, {left: '\\(', right: '\\)', display: false}]})
 
-const NUMBER = /^[-+−]?[\d,.]+(e[-+]\d+)?( [×±] [\d,.]+)*( %)?$/
+const NUMBER = /^[-+−]?[\d,.]+(e[-+]\d+)?( ([×±]|to) [\d,.]+)*( %)?$/
 const number = text => parseFloat(text.replaceAll(',', ''))
 Tablesort.extend('number', text => !isNaN(number(text)), (a, b) => number(b) - number(a))
 for (const table of document.querySelectorAll('article table:not(.highlighttable)')) {
