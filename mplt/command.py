@@ -90,13 +90,13 @@ root_flag = click.option(
 @root_flag
 def list_data(root):  # Folder of the data sets; the one in settings.ini if None
     "Print the data sets that have names, and whether they are here."
-    from mplt.data import SOURCES, machine
+    from mplt.data import SOURCES, place_of
 
-    place = Path(root or machine().data)
     for name, source in SOURCES.items():
         shape = "x".join(map(str, source.in_shape))
         classes = f"{len(source.classes)} classes" if source.classes else "a folder for each class"
-        here = f"in {place / name}" if (place / name).exists() else "not here"
+        place = place_of(name, root)
+        here = f"in {place}" if place.exists() else "not here"
         print(f"{name:14} {shape:10} {classes}, {here}")
 
 
@@ -121,10 +121,10 @@ def verify_data(
     root,  # Folder of the data sets; the one in settings.ini if None
 ):
     "Verify the files of a data set that is there."
-    from mplt.data import SOURCES, machine, verify
+    from mplt.data import SOURCES, place_of, verify
 
     name = pick(SOURCES, name, "data set")
-    verify(name, place := Path(root or machine().data) / name)
+    verify(name, place := place_of(name, root))
     tell_of(name, place)
 
 
@@ -186,7 +186,7 @@ def verify_ticket(
     from mplt import ticket
 
     ticket.load(ticket_file(file), arch)
-    print(f"{file}: whole, and its network was rebuilt exactly")
+    print(f"{file}: whole, and its {'weights were' if arch else 'network was'} rebuilt exactly")
 
 
 @tickets.command("export")
@@ -211,15 +211,17 @@ def export_ticket(
 @tickets.command("classify")
 @click.argument("file", type=click.Path())
 @click.argument("images", nargs=-1, required=True, type=click.Path())
+@ARCH
 def classify_images(
     file,  # Of a ticket
     images,  # Files
+    arch,  # As of `verify_ticket`
 ):
     "Say what it sees in pictures (PNG, JPEG, .npy)."
     from mplt import ticket
     from mplt.infer import classify
 
-    bits = ticket.load(ticket_file(file), engine="bits")
+    bits = ticket.load(ticket_file(file), arch, engine="bits")
     for image in images:
         for name, confidence in classify(bits, image):
             print(f"{image}: {json.dumps(name)}, {confidence:.1%}")
@@ -536,8 +538,10 @@ def invoke(words: list):  # What stands behind `mplt`
     "Do what the words say; raises `UserError` if they say nothing sensible"
     if any("\0" in o for o in words):
         raise UserError("an argument holds a NUL character: no name has one")
-    if not os.path.exists("."):
-        raise UserError("the working folder is gone: change to one that is there")
+    try:
+        os.getcwd()
+    except OSError:
+        raise UserError("the working folder is gone: change to one that is there") from None
     try:
         with cli.make_context("mplt", words, **HOW) as context:
             cli.invoke(context)
@@ -640,7 +644,7 @@ def ending(e: BaseException) -> tuple:  # A sentence and the exit status
         return f"{what}: is it there, may you use it, and is there space?", 2
     if isinstance(e, ImportError):
         return f"{e}: install mplt anew", 2
-    if isinstance(e, MemoryError) or re.search("alloc|out of memory|new thread", str(e)):
+    if isinstance(e, MemoryError) or re.search("can.t allocate|out of memory|new thread", str(e)):
         return "there is too little memory: close other programs, or take a smaller network", 2
     raise e
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'MAX_THREADS', 'MD5SUMS', 'DIGITS', 'CLOTHES', 'THINGS', 'MNIST', 'CIFAR10', 'IMAGENET', 'SOURCES',
-           'Images', 'DataSet', 'MAX_BYTES', 'MAX_PIXELS', 'GREY', 'OWN', 'machine', 'Source', 'verify', 'fetch',
-           'load', 'stream_key', 'stream', 'stratified', 'check_data', 'split', 'crop_flip', 'normalise', 'batches',
-           'random_part', 'picture', 'readers', 'Photos', 'own_set', 'collect', 'own_place', 'save_npz', 'digest',
-           'set_name']
+           'Images', 'DataSet', 'MAX_BYTES', 'MAX_PIXELS', 'GREY', 'OWN', 'machine', 'Source', 'verify', 'place_of',
+           'fetch', 'load', 'stream_key', 'stream', 'stratified', 'check_data', 'split', 'crop_flip', 'normalise',
+           'batches', 'random_part', 'picture', 'readers', 'Photos', 'own_set', 'collect', 'own_place', 'save_npz',
+           'digest', 'set_name']
 
 # %% ../nbs/01_data.ipynb #df1f4c99
 import configparser
@@ -215,19 +215,29 @@ def _bring(name, missing, place):
             place.parent.rmdir()
 
 # %% ../nbs/01_data.ipynb #c4e8a1b6
+def place_of(
+    name: str,  # A name in `SOURCES`
+    root=None,  # Folder of the data sets; the one in settings.ini if None
+) -> Path:
+    "Where a data set is, or would be put"
+    here = machine()
+    place = Path(root or here.data) / name
+    if SOURCES[name].download:
+        return place
+    # in the repository or the installed package, or too large to be copied
+    elsewhere = (here.data_mirror, here.root / "data", PACKAGE, PACKAGE.parent / "data")
+    places = [place, *(o / name for o in elsewhere if o)]
+    return next((o for o in places if o.exists()), place)
+
+
 def fetch(
     name: str,  # A name in `SOURCES`
     root=None,  # Folder of the data sets; the one in settings.ini if None
 ) -> Path:  # The folder root/name; of a set that cannot be downloaded, where it is
     "Find a data set (in `root`, in the mirror, by download), lay it out in `root`, and verify every file"
     name = pick(SOURCES, name, "data set")
-    source, here = SOURCES[name], machine()
-    place = Path(root or here.data) / name
-    if not source.download:  # in the repository or the installed package, or too large to be copied
-        elsewhere = (here.data_mirror, here.root / "data", PACKAGE, PACKAGE.parent / "data")
-        places = [place, *(o / name for o in elsewhere if o)]
-        place = next((o for o in places if o.exists()), place)
-    if missing := [f for f in source.files if not (place / f).exists()]:
+    place = place_of(name, root)
+    if missing := [f for f in SOURCES[name].files if not (place / f).exists()]:
         _bring(name, missing, place)
     verify(name, place)
     return place
@@ -583,8 +593,8 @@ def own_set(
 ) -> DataSet:
     "A data set of one's own images; raises `UserError` for what could be misunderstood"
     x, y = train
-    if torch.is_tensor(x) and x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
-        hint = "expected channels first, x.transpose(0, 3, 1, 2) in NumPy"
+    if torch.is_tensor(x) and (x.ndim != 4 or x.shape[3] <= 4 < x.shape[1]):
+        hint = "expected (n, channels, height, width), x.transpose(0, 3, 1, 2) in NumPy if channels are last"
         raise UserError(f"train images have shape {tuple(x.shape)}: {hint}")
     labels = sorted(set(y.flatten().tolist()))
     if not classes and labels != list(range(len(labels))):
@@ -602,10 +612,13 @@ GREY = ("1", "L", "LA")  # modes of PIL
 def _pixels(image, side):
     "An image as uint8 (channels, height, width)"
     if isinstance(image, (str, Path)):
+        picture(image, decode=False)
         try:
             with Image.open(image) as opened:
                 return _pixels(opened, side)
-        except OSError as e:
+        except UserError:
+            raise
+        except Exception as e:  # whatever nonsense sets off
             what = f"{image} cannot be read as an image ({e})"
             raise UserError(f"{what}: delete or replace it") from None
     if isinstance(image, Image.Image):
@@ -666,7 +679,7 @@ def own_place(
 ) -> tuple:  # folder or npz; the path
     "Where a set of one's own lies; raises `UserError` if it is not there"
     kind, _, path = name.partition(":")
-    kind, path = pick(("folder", "npz"), kind, "kind of data set"), Path(path).expanduser()
+    kind, path = pick(("folder", "npz"), kind, "kind of data set"), _folder("data", Path(), path)
     for place in path, machine().data / path:
         if place.is_dir() if kind == "folder" else place.is_file():
             return kind, place
@@ -725,6 +738,7 @@ def digest(
     else:
         files = [f for part in ("train", "val") for f in (place / part).rglob("[!.]*")]
         sizes = {f.relative_to(place).as_posix(): f.stat().st_size for f in files if f.is_file()}
+        sizes = {k: size for k, size in sizes.items() if "/." not in k}
         found = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
     if expected not in ("", found.hexdigest()[:12]):
         hint = "it was changed, or is another set"

@@ -95,7 +95,7 @@ def size(
     tree, known: dict
 ) -> float:  # How many values a tree has, each alias counted where it stands
     "Endless if it contains itself"
-    if isinstance(tree, (dict, list)) and id(tree) not in known:
+    if isinstance(tree, (dict, list, tuple, set)) and id(tree) not in known:
         known[id(tree)] = inf
         below = [*tree, *tree.values()] if isinstance(tree, dict) else tree
         known[id(tree)] = 1 + sum(size(o, known) for o in below)
@@ -107,11 +107,17 @@ def read_params(
 ) -> dict:  # As it stands
     "Read a suite's parameters; raises `UserError` if they are none"
     try:
-        params = dict(yaml.load(Path(file).read_text(encoding="utf8"), _Loader))
+        text, depth = Path(file).read_text(encoding="utf8"), 0
+        for event in yaml.parse(text, _Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > 100:
+                raise ValueError("it is nested more than 100 deep")
+        params = dict(yaml.load(text, _Loader))
         if size(params, {}) > 10**5:
             raise ValueError("it has more than 100,000 values")
         return params
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as e:
+    except Exception as e:  # whatever nonsense sets off
         expected = "expected YAML with suite, root, defaults and runs"
         raise UserError(f"{Path(file).resolve()} is no suite ({e}): {expected}") from None
 

@@ -67,7 +67,7 @@ def replacing(
 ):
     "Yields a temporary path that takes the place of `path` if all goes well; `UserError` if the disk fails"
     path = Path(path)
-    tmp = path.parent / f".{path.name[:40]}.{os.getpid()}.tmp"
+    tmp = path.parent / f".{path.name[:40]}.mplt-{os.getpid()}.tmp"
     try:
         yield tmp
         os.replace(tmp, path)
@@ -83,13 +83,13 @@ def leftovers(
     folder: Path,  # Where files are written by `replacing`
 ) -> list:  # Files there and below
     "What killed processes have left; nothing of anybody else's"
-    return [f for f in folder.rglob(".*.tmp") if re.fullmatch(r"\..+\.\d+\.tmp", f.name)]
+    return [f for f in folder.rglob(".*.tmp") if re.fullmatch(r"\..+\.mplt-\d+\.tmp", f.name)]
 
 # %% ../nbs/00_errors.ipynb #5d0c1c02
 @cache
 def may_say() -> bool:
     "Is this process alone, or the first of those on this machine that has something to say at its end?"
-    if int(os.environ.get("WORLD_SIZE", 1)) < 2:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return True
     told = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT"
     which = "-".join([str(os.getppid()), *(os.environ.get(k, "") for k in told)])

@@ -571,7 +571,7 @@ def threads(c: Config, source: Source):  # Of the run
     small = ":" not in c.arch and multiplied(*what) < SMALL
     torch.set_num_threads(asked or (1 if small else before))
     load, cores = os.getloadavg()[0], os.cpu_count()
-    if load > 2 * cores:
+    if load > 1.5 * cores:
         log.warning(f"this machine has {cores} cores and a load of {load:.0f}: it will take longer")
     try:
         yield

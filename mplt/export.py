@@ -271,7 +271,8 @@ def _reaching(where):
     except UserError:
         raise
     except ImportError as e:
-        raise UserError(f"{where} needs a library ({e}): pip install 'mplt[hub]'") from None
+        hint = ": pip install 'mplt[hub]'" if where.startswith("hf:") else ""
+        raise UserError(f"{where} needs a library ({e}){hint}") from None
     except Exception as e:  # each library has its own
         hint = "expected hf://USER/NAME or an address that fsspec knows, and your right to use it"
         raise UserError(f"{where} cannot be used ({type(e).__name__}: {e}): {hint}") from e

@@ -69,6 +69,11 @@ def check_runs(suite, defaults, runs):
         if not isinstance(given, dict) or not isinstance(given.get("dataset"), str):
             expected = "expected settings such as arch and method, among them one dataset"
             raise UserError(f"runs.{key} of suite {suite} is {given!r}: {expected}")
+        if ":" in given["dataset"]:
+            hint = "those of a suite have names and come by DVC: add it (nbs/guide_add.ipynb)"
+            raise UserError(
+                f"runs.{key} of suite {suite} has the dataset {given['dataset']!r}: {hint}"
+            )
         for name in (*defaults, *given):
             check_name(name, f"setting of {key}:")
 

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ATTENTION', 'used_weight', 'UsedWeight', 'Masked', 'OneThreshold', 'Subnet', 'weighted', 'masked', 'originals',
            'own_state', 'outline', 'convert_layer', 'make_bare', 'foreign', 'Calls', 'check_images', 'check_outline',
-           'check_layers', 'check_network', 'subnet_of', 'masks', 'set_sparsity', 'as_subnet', 'thaw']
+           'check_layers', 'check_network', 'subnet_of', 'masks', 'set_sparsity', 'as_subnet', 'keep_statistics',
+           'thaw']
 
 # %% ../nbs/06_subnet.ipynb #8aa842ff
 import re
@@ -467,14 +468,25 @@ def as_subnet(
     return model
 
 # %% ../nbs/06_subnet.ipynb #5b0c1e06
+def keep_statistics(norm: nn.Module, images):
+    "A hook: before batch normalisation with γ and β computes"
+    norm.eval()
+
+
 def thaw(
     model: nn.Module,  # Rebuilt from a ticket, or any other without masks; it is changed in place
 ) -> nn.Module:  # The same model, in training mode
-    "Let a ticket's survivors be trained, its zeros kept; raises `UserError` for a converted network"
+    """Let a ticket's survivors be trained, its zeros kept; raises `UserError` for a converted network
+
+    Learned batch normalisation is a straight line in a ticket and stays one: its γ and β are trained,
+    statistics are not taken. A copy of the network has to be thawed itself."""
     if masked(model):
         raise UserError("the network has masks, which it learns by: save it as a ticket, load that")
     for layer in weighted(model).values():
         alive = layer.weight != 0
         layer.weight.requires_grad_()
         layer.weight.register_hook(lambda grad, alive=alive: grad * alive.to(grad.device))
+    for m in model.modules():
+        if isinstance(m, _BatchNorm) and m.weight is not None:
+            m.register_forward_pre_hook(keep_statistics)
     return model.requires_grad_().train()

@@ -175,7 +175,7 @@ def test_read_only_folder():
 
 def test_killed_while_it_wrote_its_config(reference, tmp_path):
     (tmp_path / "run").mkdir()
-    for f in "lock", ".config.json.1.tmp":
+    for f in "lock", ".config.json.mplt-1.tmp":
         (tmp_path / "run" / f).write_text("{")
     finish(tmp_path / "run")
     assert content(tmp_path / "run") == reference[0] and not list((tmp_path / "run").glob(".*.tmp"))

@@ -1,6 +1,7 @@
 "Networks of one's own: by name, with layers that are skipped and parameters that stay trained"
 
 import sys
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -144,6 +145,19 @@ def test_thaw_keeps_the_zeros(new, tmp_path):
     for k, m in weighted(plain).items():
         assert torch.equal(m.weight == 0, before[k] == 0) and (m.weight == 0).float().mean() > 0.79
         assert (m.weight != before[k]).sum() > 0.9 * (before[k] != 0).sum()
+
+
+def test_thaw_goes_on_from_the_ticket(tmp_path):
+    "Learned batch normalisation is in training what it is in evaluation, in a copy as well"
+    net = as_subnet(build("lenet5", (1, 28, 28), 10, bn="learned"), "mpt-1-32", 0.5)
+    for _ in range(3):
+        net(3 + 2 * torch.randn(16, 1, 28, 28))  # statistics
+    ticket.save(tmp_path / "t.safetensors", net)
+    plain, x = ticket.load(tmp_path / "t.safetensors"), torch.randn(8, 1, 28, 28)
+    wanted = plain(x)
+    thawed = thaw(plain)
+    assert thawed.training and torch.equal(thawed(x), wanted)
+    assert torch.equal(deepcopy(thawed).train()(x), wanted)
 
 
 CODE = """

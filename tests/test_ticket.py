@@ -461,7 +461,7 @@ CONTENTS = {
 @pytest.mark.parametrize("name", CONTENTS)
 def test_forged_content(name, good, tmp_path, monkeypatch):
     "Before the file has shown to hold what the network needs, nothing is drawn"
-    monkeypatch.setattr(ticket.subnet, "draw_weight", None)
+    monkeypatch.setattr(ticket, "draw_weight", None)
     change, says = CONTENTS[name]
     with pytest.raises(UserError, match=says):
         ticket.load(forged(good, tmp_path / "bad", content=change))
