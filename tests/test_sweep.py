@@ -228,13 +228,16 @@ def on_host(name, project, home=None, size=None, network=()):
 @pytest.fixture
 def mounts():
     "Skips where a process may not have mounts and a host name of its own"
-    if subprocess.run(["unshare", "--mount", "--uts", "true"], capture_output=True).returncode:
+    words = ["unshare", "--mount", "--uts", "true"]
+    if not shutil.which("unshare") or subprocess.run(words, capture_output=True).returncode:
         pytest.skip("needs root: hosts with disks of their own (unshare --mount) are not permitted")
 
 
 @pytest.fixture
 def hosts(mounts):
     "Two hosts, a and b, at a switch with this machine, as prefixes of commands"
+    if not shutil.which("ip"):
+        pytest.skip("needs iproute2: ip is missing")
     links = ["ip link del mplt-a", "ip link del mplt-b", "ip link del mplt"]
     clear = [*links, "ip netns del mplt-a", "ip netns del mplt-b"]
     for words in clear:
