@@ -249,7 +249,7 @@ def push_ticket(
     where,  # Address
     arch,  # As of `verify_ticket`
 ):
-    "Send it with its card to hf://USER/NAME or any address of fsspec."
+    "Send it and its card to hf://USER/NAME or another address."
     from mplt.export import push
 
     push(ticket_file(file), where, arch)
