@@ -143,7 +143,7 @@ def test_an_npz_file(tmp_path, monkeypatch):
 FEW = arrays()
 WRONG = [
     (dict(x_train=FEW["x_train"] / 255), "train images are torch.float64: expected torch.uint8"),
-    (dict(x_train=FEW["x_train"].transpose(0, 2, 3, 1)), "(40, 8, 8, 3): expected channels first"),
+    (dict(x_train=FEW["x_train"].transpose(0, 2, 3, 1)), "(40, 8, 8, 3): expected (n, channels"),
     (dict(y_train=FEW["y_train"] + 1), "train labels are [1, 2, 3, 4] …, up to 4: expected 0 to 3"),
     (
         dict(y_train=FEW["y_train"] + 1, classes=list("abcd")),

@@ -287,7 +287,7 @@ def test_without_its_record_it_is_not_finished(folder):
     "make",
     [
         lambda f: ((f / "cycles").rename(f / "old"), (f / "cycles").touch()),
-        lambda f: (f / ".x.tmp").mkdir(),
+        lambda f: (f / ".x.mplt-1.tmp").mkdir(),
     ],
 )
 def test_what_is_in_the_way_is_a_sentence(folder, make):
