@@ -7,9 +7,9 @@ __all__ = ['cli', 'sets', 'root_flag', 'tickets', 'ARCH', 'GROUPS', 'HOW', 'COMP
            'networks', 'check_params', 'list_data', 'fetch_data', 'verify_data', 'tell_of', 'ticket_file',
            'list_tickets', 'ticket_info', 'verify_ticket', 'export_ticket', 'classify_images', 'ticket_summary',
            'push_ticket', 'pull_ticket', 'flag', 'among', 'grouped', 'place_flags', 'Settings', 'plan', 'draw',
-           'is_first', 'run_and_tell', 'run_flags', 'run_given', 'imp_flags', 'imp', 'sweep_suite', 'runs', 'list_runs',
-           'compare_runs', 'import_folder', 'invoke', 'one_sentence', 'refuse_flag', 'completion', 'complete', 'Shown',
-           'Line', 'ready_streams', 'ending', 'main']
+           'is_first', 'run_and_tell', 'run_flags', 'run_given', 'imp_flags', 'imp', 'sweep_suite', 'of_runs',
+           'list_runs', 'compare_runs', 'import_folder', 'invoke', 'one_sentence', 'refuse_flag', 'completion',
+           'complete', 'Shown', 'Line', 'ready_streams', 'ending', 'main']
 
 # %% ../nbs/19_command.ipynb #411e0776
 import json
@@ -491,15 +491,15 @@ def sweep_suite(
         print(f"{len(rows)} runs computed in {rows.seconds.sum():.0f} s: `dvc repro` takes them in")
 
 
-@cli.group(cls=Commands, invoke_without_command=True)
+@cli.group("runs", cls=Commands, invoke_without_command=True)
 @click.pass_context
-def runs(context):  # As click calls it
+def of_runs(context):  # As click calls it
     "List runs, compare two, or take in some of other machines."
     if not context.invoked_subcommand:
         list_runs.callback(())
 
 
-@runs.command("list")
+@of_runs.command("list")
 @click.argument("places", nargs=-1, metavar="[FOLDER …]", type=click.Path())
 def list_runs(places):  # Folders that hold run folders
     "Print the runs in folders (default: runs/), the newest first."
@@ -511,7 +511,7 @@ def list_runs(places):  # Folders that hold run folders
     print(table.to_string(**how) if len(table) else "no runs here")
 
 
-@runs.command("compare")
+@of_runs.command("compare")
 @click.argument("names", nargs=2, metavar="RUN RUN")
 def compare_runs(names):  # Two folders, or the first digits of two hashes
     "Print in what two runs differ, and their curves."
@@ -522,7 +522,7 @@ def compare_runs(names):  # Two folders, or the first digits of two hashes
         print(table.to_string(na_rep="", float_format="{:.4g}".format), end="\n\n")
 
 
-@runs.command("import")
+@of_runs.command("import")
 @click.argument("folder")
 def import_folder(folder):  # That has run folders in it
     "Take in the finished runs of a machine that was never connected."
