@@ -471,7 +471,8 @@ def test_an_unfit_worker_is_excluded_if_others_are_left(project, pool, monkeypat
 def test_a_worker_without_the_data_is_unfit(project, monkeypatch):
     monkeypatch.setenv("MPLT_DATA", "nowhere")
     chapter.loaded.cache_clear()
-    assert "is missing" in work(asdict(TINY), 1, VERSION, "no mark")["unfit"]
+    photographs = asdict(replace(TINY, dataset="imagenet", arch="resnet18"))
+    assert "imagenet" in work(photographs, 1, VERSION, "no mark")["unfit"]
 
 
 def test_a_run_in_use_is_tried_again(project, pool, monkeypatch):
