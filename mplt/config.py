@@ -19,9 +19,9 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from . import models
+from . import data, models
 from .binarize import SURROGATES
-from .data import OWN, SOURCES, Source, digest
+from .data import SOURCES, Source, digest
 from .errors import UserError, pick
 from .mask import SCOPES, SPARSITIES
 from .models import ARCHS, BNS, INITS, RESNETS, WIDTHS
@@ -54,7 +54,7 @@ def setting(
 class Config:
     "Everything a result depends on"
 
-    dataset: str = setting("mnist5k", SOURCES, "data set", own=OWN)
+    dataset: str = setting("mnist5k", SOURCES, "data set", own=data.OWN)
     arch: str = setting("fc1", ARCHS, "network", own=models.OWN)
     method: str = setting("mpt-1-32", METHODS, "row of the grid of methods")
     sparsity: float = setting(None, SPARSITIES, "fraction of the weights removed, after all cycles")

@@ -300,13 +300,7 @@ def load(
         return _load_folders(name, place)
     files = [place / f for f in source.files]
     first_test = -1 if name == "cifar10" else 2
-    data = DataSet(source, _read(name, files[:first_test]), _read(name, files[first_test:]))
-    for x, y in data.train, data.test:
-        if x.shape[1:] != source.in_shape or not len(y) or y.max() >= len(source.classes):
-            what = f"{len(y)} images of shape {tuple(x.shape[1:])}"
-            expected = f"expected {source.in_shape} in {len(source.classes)} classes"
-            raise UserError(f"{place} has {what}: {expected}")
-    return data
+    return DataSet(source, _read(name, files[:first_test]), _read(name, files[first_test:]))
 
 # %% ../nbs/01_data.ipynb #b4690664
 def stream_key(
@@ -462,7 +456,7 @@ MAX_PIXELS = 2**26
 
 def picture(
     path,  # File of an image, in any format that Pillow knows
-    mode: str = "RGB",  # Or L, for grey
+    mode: str = "RGB",  # Or L, for grey; '': as it is
     decode: bool = True,  # False: look only at what the file says of itself
 ) -> Image.Image:
     "Open an image; raises `UserError` for what is none, and for a huge one before it is decoded"
@@ -472,7 +466,7 @@ def picture(
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"its size is {image.size}, {MAX_PIXELS} pixels are the most")
-            return image.convert(mode) if decode else image
+            return image.convert(mode or image.mode) if decode else image
     except Exception as e:  # whatever nonsense sets off
         raise UserError(f"{path} cannot be read as an image ({e}): delete or replace it") from None
 
@@ -612,15 +606,7 @@ GREY = ("1", "L", "LA")  # modes of PIL
 def _pixels(image, side):
     "An image as uint8 (channels, height, width)"
     if isinstance(image, (str, Path)):
-        picture(image, decode=False)
-        try:
-            with Image.open(image) as opened:
-                return _pixels(opened, side)
-        except UserError:
-            raise
-        except Exception as e:  # whatever nonsense sets off
-            what = f"{image} cannot be read as an image ({e})"
-            raise UserError(f"{what}: delete or replace it") from None
+        image = picture(image, "")
     if isinstance(image, Image.Image):
         if image.mode[0] in "IF":
             raise UserError(f"an image has mode {image.mode}: expected at most 8 bits a channel")

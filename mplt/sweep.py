@@ -42,6 +42,7 @@ from mplt.experiment import (
     reading,
     reserved,
     run,
+    runs_folder,
 )
 from .train import device
 
@@ -131,7 +132,7 @@ def work(
         said = "this is mplt {} with NUMERICS {}, the sweep is {} with {}: install the same"
         return dict(where=here(), unfit=said.format(*have, *wanted))
     os.environ["MPLT_THREADS"] = str(threads)
-    home = Path(mark).parent if shared else machine().root / "runs"
+    home = Path(mark).parent if shared else runs_folder()
     return dict(where=here()) | compute(config(**given), home, shared)
 
 # %% ../nbs/16_sweep.ipynb #7f3c86de
@@ -140,7 +141,7 @@ def take_in(
     c: Config,  # The run's
 ) -> bool:  # Was it new?
     "Put a finished run in its place in runs/; raises `UserError` if it is not whole"
-    place = machine().root / "runs" / config_hash(c)
+    place = runs_folder() / config_hash(c)
     if find(c):
         return False
     try:
@@ -225,7 +226,7 @@ def sweep(
     exclude=None,  # Told a worker (as `here` names it), has it compute no more; says how many are left
 ) -> pd.DataFrame:  # A row a run: config_hash, where, seconds, expected
     "Compute runs, the longest first; raises `UserError` if some could not be computed"
-    expected, home = expected_seconds(configs), machine().root / "runs"
+    expected, home = expected_seconds(configs), runs_folder()
     home.mkdir(exist_ok=True)
     given = threads, (mplt.__version__, NUMERICS)
     futures, done, rows, failed = {}, SimpleQueue(), [], []

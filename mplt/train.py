@@ -457,9 +457,7 @@ def fit(
     cfg: Config,  # Sparsity among its settings
     path=None,  # File of the state, taken up if it is there; None: not saved
     trained=lambda cycle: None,  # Called after each training with its number, from 0
-    told=lambda rows, new: (
-        None
-    ),  # Called after each epoch, and at a stop, with all rows and the new ones
+    told=lambda rows, new: None,  # Called after an epoch or a stop: all rows, and the new ones
 ) -> list:  # Rows, each a dict: cycle, epoch, iteration, sparsity, lr, train_loss, train_accuracy,
     # val_loss, val_accuracy, seconds, images_per_second
     "Train a model, in cycles if its method says so, or go on; raises `Stopped` after a signal"
