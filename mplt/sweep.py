@@ -63,7 +63,7 @@ def expected_seconds(
 ) -> dict:  # Config: seconds
     "How long runs will take, judging by the finished ones of this checkout"
     paces, root, asked = defaultdict(list), machine().root, {c.arch for c in configs}
-    for file in [*root.glob("results/runs/*/record.json"), *root.glob("runs/*/record.json")]:
+    for file in [*root.glob("results/runs/*/record.json"), *runs_folder().glob("*/record.json")]:
         with suppress(UserError, KeyError), reading(file.with_name("config.json")) as text:
             old = config(**json.loads(text)["config"])
             if ":" in old.arch and old.arch not in asked:

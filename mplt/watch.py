@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from .config import Config
 from .data import machine
 from .errors import UserError, pick
-from .experiment import RESULT, config_hash, read_row, read_rows, reading
+from .experiment import RESULT, config_hash, read_row, read_rows, reading, runs_folder
 
 # %% ../nbs/18_watch.ipynb #a0010007
 @contextmanager
@@ -171,7 +171,7 @@ def runs_in(
 ) -> pd.DataFrame:  # Columns `SEEN`, the last that was written first
     "The runs of some folders; one that cannot be read has only a state, damaged"
     rows = []
-    for place in map(Path, places or [machine().root / "runs"]):
+    for place in map(Path, places or [runs_folder()]):
         for file in place.glob("*/config.json"):
             row = dict(state="damaged", written=0)
             with suppress(UserError):
@@ -187,7 +187,7 @@ def run_folder(
     "Find a run; raises `UserError` unless there is one such run"
     if (Path(name) / "config.json").is_file():
         return Path(name)
-    places = machine().root / "runs", machine().root / "results/runs"
+    places = runs_folder(), machine().root / "results/runs"
     found = {f.parent.name: f.parent for o in places for f in o.glob(f"{name}*/config.json")}
     if len(found) != 1:
         how_many = f"{len(found)} runs begin so" if found else "there is no such run"
