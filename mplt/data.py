@@ -60,7 +60,7 @@ def _folder(name, root, given):
 
 
 def machine() -> SimpleNamespace:
-    "`root` (of settings.ini), `data`, `data_mirror` (folders), `device`, `threads` (0: PyTorch decides)"
+    "Folders `root` (of settings.ini), `project`, `data`, `data_mirror`; `device`; `threads` (0: PyTorch's)"
     root = find_file_parents("settings.ini") or Path.cwd()
     defaults = dict(data="data", data_mirror="", device="auto", threads="0")
     file, ini = configparser.ConfigParser(defaults, interpolation=None), root / "settings.ini"
@@ -70,7 +70,9 @@ def machine() -> SimpleNamespace:
         expected = "expected lines like 'threads = 2' under [DEFAULT]"
         raise UserError(f"{ini} cannot be read ({e}): {expected}") from None
     values = {k: os.environ.get(f"MPLT_{k.upper()}", file["DEFAULT"][k]) for k in defaults}
-    s = SimpleNamespace(root=root, **values)
+    # DVC computes experiments in copies of the project, PROJECT/.dvc/tmp/exps/…
+    project = next((o.parent for o in root.parents if o.name == ".dvc"), root)
+    s = SimpleNamespace(root=root, project=project, **values)
     if not re.fullmatch("[0-9]{1,6}", s.threads) or int(s.threads) > MAX_THREADS:
         expected = f"expected a whole number up to {MAX_THREADS}, 0 for PyTorch's own choice"
         raise UserError(f"threads is {s.threads!r} in settings.ini or MPLT_THREADS: {expected}")
@@ -187,12 +189,14 @@ def _download(name, folder):
 # %% ../nbs/01_data.ipynb #6b9e4f9d
 def _bring(name, missing, place):
     "Put the missing files of a data set into `place`, from the mirror or else by download"
-    source, mirror = SOURCES[name], machine().data_mirror
+    source, here = SOURCES[name], machine()
+    mirror = here.data_mirror
     if mirror and not mirror.is_dir():
         hint = "is not a folder: correct it, or leave it empty"
         raise UserError(f"data_mirror {mirror} (settings.ini or MPLT_DATA_MIRROR) {hint}")
-    in_mirror = mirror and any((mirror / f).exists() for f in source.files)
-    if not in_mirror and not source.download:
+    mirrors = [mirror] if here.root == here.project else [mirror, here.project / "data" / name]
+    mirror = next((o for o in mirrors if o and any((o / f).exists() for f in source.files)), None)
+    if not mirror and not source.download:
         hint = f"it comes with mplt: `git checkout -- data/{name}` in its repository brings it back"
         raise UserError(f"{place / missing[0]} is missing: {hint}")
     try:
@@ -201,7 +205,7 @@ def _bring(name, missing, place):
             if time.time() - killed.stat().st_mtime > 24 * 3600:
                 shutil.rmtree(killed, ignore_errors=True)
         with TemporaryDirectory(prefix=f".{name}-", dir=place.parent) as folder:
-            origin = mirror if in_mirror else _download(name, Path(folder))
+            origin = mirror or _download(name, Path(folder))
             verify(name, origin, "put the right file there, use another mirror, or try again later")
             for f in missing:
                 whole = shutil.copyfile(origin / f, f"{folder}/whole")

@@ -82,6 +82,17 @@ def test_mirror_that_is_no_folder(mirror, monkeypatch):
         fetch("cifar10", mirror / "data")
 
 
+def test_a_copy_for_an_experiment_takes_the_projects_data(mirror, monkeypatch):
+    monkeypatch.setenv("MPLT_DATA_MIRROR", "")
+    shutil.move(mirror / "mirror", mirror / "data/cifar10")
+    copy = mirror / ".dvc/tmp/exps/tmp1"
+    copy.mkdir(parents=True)
+    (copy / "settings.ini").write_text("[DEFAULT]\n")
+    monkeypatch.chdir(copy)
+    assert fetch("cifar10", ".").samefile(copy / "cifar10")
+    assert len(load("cifar10", copy).train.y) == 100 and left(mirror / "data") == ["cifar10"]
+
+
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_no_network(name, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLT_DATA_MIRROR", "")
