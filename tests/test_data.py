@@ -13,7 +13,7 @@ import pytest
 import torch
 import torchvision
 
-from mplt import data
+from mplt import data, names
 from mplt.data import fetch, load, verify
 from mplt.errors import UserError
 
@@ -118,7 +118,7 @@ def test_mnist5k_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("MPLT_DATA_MIRROR", "")
     assert fetch("mnist5k") == here and len(load("mnist5k").train.y) == 4000
     assert not left(tmp_path)
-    monkeypatch.setattr(data, "PACKAGE", tmp_path / "mplt")
+    monkeypatch.setattr(names, "PACKAGE", tmp_path / "mplt")
     with pytest.raises(UserError, match="it comes with mplt: `git checkout"):
         fetch("mnist5k")
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import time
 from dataclasses import replace
 
 import pandas as pd
@@ -270,13 +271,28 @@ def test_dvc_tells_the_story(repo):
 
 
 def test_an_experiment(repo):
-    "In a copy of the project that shares its runs: one that is there is not computed again"
+    "Two at a time, in copies of the project that share its runs: one that is there is not computed again"
     repo.sh("dvc", "repro")
     commit(repo, "before") if not clean(repo) else None
     before, (old,) = runs_of(repo), repo.results.glob("runs/lenet5-dense/summary.csv")
-    settings = "-S", "runs.lenet5-dense.seed=[1, 7]"
-    repo.sh("dvc", "exp", "run", "--temp", "-n", "lucky", *settings, "run@lenet5-dense", "tables")
-    assert clean(repo) and len(runs_of(repo) - before) == 1
+    for name, seed in dict(lucky=7, unlucky=8).items():
+        settings = "-S", f"runs.lenet5-dense.seed=[1, {seed}]", "run@lenet5-dense", "tables"
+        repo.sh("dvc", "exp", "run", "--queue", "-n", name, *settings)
+    repo.sh("dvc", "queue", "start", "-j", "2")
+    for _ in range(300):
+        time.sleep(2)
+        status = repo.sh("dvc", "queue", "status").stdout
+        if not re.search("Queued|Running", status):
+            break
+    assert status.count("Success") == 2, status
+    assert clean(repo) and len(runs_of(repo) - before) == 2
+    diff = repo.sh(
+        "dvc", "plots", "diff", "--json", "--targets", "suite-tiny", "--", "HEAD", "lucky"
+    )
+    ((drawn,),) = json.loads(diff.stdout)["data"].values()
+    rows = [o for o in drawn["content"]["data"]["values"] if o["method"] == "dense"]
+    assert drawn["revisions"] == ["HEAD", "lucky"] == [*dict.fromkeys(o["rev"] for o in rows)]
+    assert {o["seed"] for o in rows if o["rev"] == "lucky"} == {"1", "7"}
     shown = repo.sh(
         "dvc", "exp", "show", "--only-changed", "--csv", "--drop", ".*(sparsity|validation)"
     )
