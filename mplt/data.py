@@ -473,6 +473,9 @@ def own_set(
         hint = "expected (n, channels, height, width), x.transpose(0, 3, 1, 2) in NumPy if channels are last"
         raise UserError(f"train images have shape {tuple(x.shape)}: {hint}")
     labels = sorted(set(y.flatten().tolist()))
+    if classes and labels and labels[0] > 0:
+        hint = f"expected 0 to {len(classes) - 1}, and 0 is the first name's"
+        raise UserError(f"train labels go from {labels[0]} to {labels[-1]}: {hint}")
     if not classes and labels != list(range(len(labels))):
         hint = f"expected 0 to {len(labels) - 1}, each at least once, or names of the classes"
         raise UserError(f"train labels are {labels[:5]} …, up to {labels[-1]}: {hint}")
@@ -506,7 +509,9 @@ def _pair(item, side):
         names = ("image", "img", "label", "labels", "fine_label")
         item = [item[k] for k in names if k in item]
     try:
-        return _pixels(item[0], side), int(item[1])
+        if (label := int(item[1])) != item[1]:
+            raise ValueError(f"its label is {item[1]!r}")
+        return _pixels(item[0], side), label
     except (IndexError, TypeError, ValueError) as e:
         if isinstance(e, UserError):
             raise
