@@ -103,7 +103,7 @@ def on_files(files, config):
     site.add("results/index.md", "\n\n".join([head, *found]))
 
     chapters = [{question(f): f"{name}.md"} for name, f in notebooks.items() if f.name[0].isdigit()]
-    chapters = chapters[1:] + chapters[:1]  # errors last: what a reader needs least
+    chapters = chapters[2:] + chapters[1::-1]  # names and errors last: what a reader needs least
     lab = [f"{name}.md" for name in notebooks if name == "explore"]
     guides = [f"{name}.md" for name in notebooks if name.startswith("guide_")]
     sections = {

@@ -17,24 +17,31 @@ from itertools import product
 from math import inf, prod
 from types import SimpleNamespace
 
-import pandas as pd
-
-from . import data, models
-from .binarize import SURROGATES
-from .data import SOURCES, Source, digest
 from .errors import UserError, pick
-from .mask import SCOPES, SPARSITIES
-from .models import ARCHS, BNS, INITS, RESNETS, WIDTHS
-from .prune import final_sparsity
-from .subnet import METHODS, Subnet
+from .methods import METHODS
+from mplt.names import (
+    ARCHS,
+    BNS,
+    INITS,
+    OWN_ARCH,
+    OWN_DATA,
+    RESNETS,
+    SCOPES,
+    SOURCES,
+    SPARSITIES,
+    SURROGATE_NAMES,
+    WIDTHS,
+    Interval,
+    Source,
+)
 
 # %% ../nbs/08_config.ipynb #71f4b2c8
-FRACTION = pd.Interval(0, 1, closed="left")
-PERCENT = pd.Interval(0, 100, closed="neither")
-POSITIVE = pd.Interval(0, inf, closed="neither")
-COUNT = pd.Interval(0, 2**32, closed="left")
-PIXELS = pd.Interval(0, 16, closed="both")
-SIDES = pd.Interval(0, 512, closed="both")
+FRACTION = Interval(0, 1)
+PERCENT = Interval(0, 100, "neither")
+POSITIVE = Interval(0, inf, "neither")
+COUNT = Interval(0, 2**32)
+PIXELS = Interval(0, 16, "both")
+SIDES = Interval(0, 512, "both")
 DIGEST = re.compile("([0-9a-f]{12})?")
 OTHERS = ("refuse", "train")
 YES_NO = (True, False)
@@ -54,8 +61,8 @@ def setting(
 class Config:
     "Everything a result depends on"
 
-    dataset: str = setting("mnist5k", SOURCES, "data set", own=data.OWN)
-    arch: str = setting("fc1", ARCHS, "network", own=models.OWN)
+    dataset: str = setting("mnist5k", SOURCES, "data set", own=OWN_DATA)
+    arch: str = setting("fc1", ARCHS, "network", own=OWN_ARCH)
     method: str = setting("mpt-1-32", METHODS, "row of the grid of methods")
     sparsity: float = setting(None, SPARSITIES, "fraction of the weights removed, after all cycles")
     scope: str = setting("layer", SCOPES, "sparsity of each layer, or of the whole network")
@@ -63,7 +70,7 @@ class Config:
     bn: str = setting(None, BNS, "batch normalisation")
     init: str = setting("kaiming_normal", INITS, "distribution of the random weights")
     scale_fan: bool = setting(False, YES_NO, "scale frozen weights for the inputs that are kept")
-    surrogate: str = setting("spline", SURROGATES, "gradient of binary activations")
+    surrogate: str = setting("spline", SURROGATE_NAMES, "gradient of binary activations")
     skips: bool = setting(False, YES_NO, "add what enters a nonlinearity to what enters the next")
     seed: int = setting(0, COUNT, "of weights, scores, split, shuffling and augmentation")
     cycles: int = setting(None, COUNT, "times that the network is pruned and trained again")
@@ -76,7 +83,7 @@ class Config:
     lr: float = setting(None, POSITIVE, "highest learning rate; it falls along half a cosine")
     warmup: int = setting(None, COUNT, "epochs in which the learning rate climbs")
     momentum: float = setting(None, FRACTION, "SGD's momentum, or Adam's first beta")
-    weight_decay: float = setting(None, pd.Interval(0, inf, "left"), "on whatever is trained")
+    weight_decay: float = setting(None, Interval(0, inf), "on whatever is trained")
     label_smoothing: float = setting(None, FRACTION, "of the training loss")
     shift: int = setting(4, PIXELS, "most pixels that CIFAR-10's images are shifted by")
     precision: str = setting("fp32", ("fp32", "bf16"), "of training; evaluation is always fp32")
@@ -91,7 +98,7 @@ def expected(
 ) -> str:
     "What may be given for a setting, in words"
     allowed = setting.metadata["allowed"]
-    if isinstance(allowed, pd.Interval):
+    if isinstance(allowed, Interval):
         return f"a {'whole number' if setting.type is int else 'number'} in {allowed}"
     if isinstance(allowed, re.Pattern):
         return "12 hexadecimal digits"
@@ -249,6 +256,8 @@ def check_rules(
         if wrong(s):
             given, clash = chosen[setting], chosen[other]
             raise UserError(f"{setting} {given!r} does not fit {other} {clash!r}: {why}")
+    from mplt.subnet import Subnet  # here, since PyTorch takes seconds to load; a typo ends before
+
     fan = s.scale_fan and 1 - s.sparsity
     Subnet(s.method, s.sparsity, s.seed, s.scope, scale_fan=fan, surrogate=s.surrogate)
 
@@ -268,9 +277,13 @@ def config(
     settings = {k: value(SETTINGS[k], v) for k, v in (defaults | settings | given).items()}
     percent = settings.setdefault("prune_percent", 0)
     if percent and settings["cycles"]:
+        from mplt.prune import final_sparsity
+
         settings["sparsity"] = final_sparsity(percent, settings["cycles"])
     check_rules(settings)
     if ":" in settings["dataset"]:
+        from mplt.data import digest
+
         settings["digest"] = digest(settings["dataset"], settings["digest"])
     return Config(**{f.name: settings[f.name] for f in fields(Config)})
 

@@ -214,9 +214,8 @@ def finished(
 
 # %% ../nbs/12_experiment.ipynb #6e98d3c5
 def runs_folder() -> Path:
-    "runs/ of the project, also for a copy of it in which DVC computes an experiment (.dvc/tmp/exps)"
-    root = machine().root
-    return next((o.parent for o in root.parents if o.name == ".dvc"), root) / "runs"
+    "runs/ of the project, also for a copy of it in which DVC computes an experiment"
+    return machine().project / "runs"
 
 
 def find(

@@ -222,6 +222,9 @@ def test_a_group_alone_lists_its_commands(group, capsys):
 
 
 QUICK = ["--help", "--version", "methods", "", "ticket", "rum", "--versoin", "ticket inf x"]
+QUICK += ["networks", "data list", "data fetch minst", "run --help", "run --archh x", "imp --help"]
+QUICK += ["run --method mtp", "run --dataset cifra10", "run --arch cnov4", "run --lr x"]
+QUICK += ["run --device gpu", "run --log mlfow", "run --bn none --method mpt-1-1", "imp --score 2"]
 
 
 @pytest.mark.parametrize("args", QUICK)

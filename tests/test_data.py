@@ -13,7 +13,7 @@ import pytest
 import torch
 import torchvision
 
-from mplt import data
+from mplt import data, names
 from mplt.data import fetch, load, verify
 from mplt.errors import UserError
 
@@ -82,6 +82,17 @@ def test_mirror_that_is_no_folder(mirror, monkeypatch):
         fetch("cifar10", mirror / "data")
 
 
+def test_a_copy_for_an_experiment_takes_the_projects_data(mirror, monkeypatch):
+    monkeypatch.setenv("MPLT_DATA_MIRROR", "")
+    shutil.move(mirror / "mirror", mirror / "data/cifar10")
+    copy = mirror / ".dvc/tmp/exps/tmp1"
+    copy.mkdir(parents=True)
+    (copy / "settings.ini").write_text("[DEFAULT]\n")
+    monkeypatch.chdir(copy)
+    assert fetch("cifar10", ".").samefile(copy / "cifar10")
+    assert len(load("cifar10", copy).train.y) == 100 and left(mirror / "data") == ["cifar10"]
+
+
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_no_network(name, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLT_DATA_MIRROR", "")
@@ -107,7 +118,7 @@ def test_mnist5k_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("MPLT_DATA_MIRROR", "")
     assert fetch("mnist5k") == here and len(load("mnist5k").train.y) == 4000
     assert not left(tmp_path)
-    monkeypatch.setattr(data, "PACKAGE", tmp_path / "mplt")
+    monkeypatch.setattr(names, "PACKAGE", tmp_path / "mplt")
     with pytest.raises(UserError, match="it comes with mplt: `git checkout"):
         fetch("mnist5k")
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])

@@ -17,6 +17,7 @@ from mplt import ticket
 from mplt.config import SETTINGS, Config, config
 from mplt.data import SOURCES, Images, batches
 from mplt.experiment import NUMERICS, run
+from mplt.names import Interval
 
 GOLDEN = Path(__file__).with_name("golden.csv")
 ADVICE = """What is computed has changed ({}). If that was not meant, mend the code. If it was, raise
@@ -214,7 +215,7 @@ def test_every_choice_has_a_case(field):
     "Of names and of yes and no: each; of numbers: more than one"
     used = {getattr(settings_of(case), field) for case in CASES}
     allowed = SETTINGS[field].metadata["allowed"]
-    assert len(used) > 1 if isinstance(allowed, pd.Interval) else set(allowed) <= used
+    assert len(used) > 1 if isinstance(allowed, Interval) else set(allowed) <= used
 
 
 def write():

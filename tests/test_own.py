@@ -149,6 +149,8 @@ WRONG = [
         dict(y_train=FEW["y_train"] + 1, classes=list("abcd")),
         "labels go from 1 to 4: expected 0 to",
     ),
+    (dict(y_train=FEW["y_train"] + 1, classes=list("abcde")), "labels go from 1 to 4: expected 0"),
+    (dict(y_train=FEW["y_train"] / 2), "labels are [0.0, 0.5, 1.0, 1.5] …"),
     (dict(y_test=FEW["y_test"] + 1), "test labels go from 1 to 4"),
     (dict(y_train=FEW["y_train"][:, None]), "train labels are torch.int64 of shape (40, 1)"),
     (dict(x_test=FEW["x_test"][..., :7]), "test images have shape (8, 3, 8, 7)"),
@@ -196,4 +198,8 @@ def test_any_data_set():
         with pytest.raises(UserError, match="cannot be read as an image|does not fit"):
             collect([item], [item])
     x = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
+    with pytest.raises(
+        UserError, match="does not fit .its label is 0.5.: expected an image and a whole"
+    ):
+        collect([(x[0], 0), (x[0], 0.5)], [(x[0], 0)])
     assert own_set(Images(x, torch.arange(4)), Images(x, torch.arange(4))).source.std == (1.0,)
