@@ -80,9 +80,10 @@ def encode(
 # %% ../nbs/10_ticket.ipynb #3474a15c
 def check_length(code: np.ndarray, counts: np.ndarray, shape: tuple):
     "Refuse a code that is too short or too long for what `chances` expects; raises ValueError"
-    n = prod(shape) // len(counts)
-    words = n * entropy((counts + 0.5) / (n + 1)).sum() / 32
-    if not 0.95 * words - 1 <= len(code) <= words + prod(shape) / 2**17 + 2:
+    kept, n = counts.astype(np.float64), prod(shape) // len(counts)
+    p = (kept + 0.5) / (n + 1)
+    words = -(kept * np.log2(p) + (n - kept) * np.log2(1 - p)).sum() / 32
+    if not words - 1 <= len(code) <= words + prod(shape) / 2**17 + 2:
         raise ValueError(f"its code has {4 * len(code)} bytes, and {4 * words:.0f} are expected")
 
 
