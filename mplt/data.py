@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'MAX_THREADS', 'MD5SUMS', 'DIGITS', 'CLOTHES', 'THINGS', 'MNIST', 'CIFAR10', 'IMAGENET', 'SOURCES',
-           'Images', 'DataSet', 'MAX_BYTES', 'MAX_PIXELS', 'GREY', 'OWN', 'machine', 'Source', 'verify', 'place_of',
-           'fetch', 'load', 'stream_key', 'stream', 'stratified', 'check_data', 'split', 'crop_flip', 'normalise',
-           'batches', 'random_part', 'picture', 'readers', 'Photos', 'own_set', 'collect', 'own_place', 'save_npz',
-           'digest', 'set_name']
+           'Images', 'DataSet', 'MAX_BYTES', 'MAX_PIXELS', 'GREY', 'OWN', 'WHOLE', 'machine', 'Source', 'verify',
+           'place_of', 'fetch', 'check_growth', 'load', 'stream_key', 'stream', 'stratified', 'check_data', 'split',
+           'crop_flip', 'normalise', 'batches', 'random_part', 'picture', 'readers', 'Photos', 'own_set', 'collect',
+           'own_place', 'save_npz', 'digest', 'set_name']
 
 # %% ../nbs/01_data.ipynb #df1f4c99
 import configparser
@@ -249,7 +249,17 @@ Images = namedtuple("Images", "x y")
 DataSet = namedtuple("DataSet", "source train test")
 
 # %% ../nbs/01_data.ipynb #b4807569
-MAX_BYTES = 2**30  # of pixels in a file
+MAX_BYTES = 2**26  # that a packed file may grow to, however small it is
+
+
+def check_growth(
+    path,  # File, packed perhaps
+    unpacked: int,  # How many bytes it says it holds
+):
+    "Refuse a file that would grow beyond measure, before it is unpacked; raises ValueError"
+    size = Path(path).stat().st_size
+    if unpacked > max(MAX_BYTES, 100 * size):
+        raise ValueError(f"its {size} bytes would grow to {unpacked}")
 
 
 def _idx(path):
@@ -257,8 +267,9 @@ def _idx(path):
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             *_, dimensions = file.read(4)
             shape = np.frombuffer(file.read(4 * dimensions), ">i4").tolist()
-            if min(shape) < 0 or prod(shape) > MAX_BYTES:
-                raise ValueError(f"its shape is {shape}, and {MAX_BYTES} pixels are the most")
+            if min(shape) < 0:
+                raise ValueError(f"its shape is {shape}")
+            check_growth(path, prod(shape))
             return np.frombuffer(file.read(prod(shape) + 1), np.uint8).reshape(shape)
     except (OSError, EOFError, zlib.error, ValueError) as e:
         raise UserError(f"{path} cannot be read ({e}): expected images or labels as idx") from None
@@ -590,7 +601,7 @@ def own_set(
     if torch.is_tensor(x) and (x.ndim != 4 or x.shape[3] <= 4 < x.shape[1]):
         hint = "expected (n, channels, height, width), x.transpose(0, 3, 1, 2) in NumPy if channels are last"
         raise UserError(f"train images have shape {tuple(x.shape)}: {hint}")
-    labels = sorted(set(y.flatten().tolist()))
+    labels = y.unique().tolist() if y.dtype == torch.int64 else []
     if not classes and labels != list(range(len(labels))):
         hint = f"expected 0 to {len(labels) - 1}, each at least once, or names of the classes"
         raise UserError(f"train labels are {labels[:5]} …, up to {labels[-1]}: {hint}")
@@ -687,29 +698,36 @@ def save_npz(
         np.savez_compressed(file, **arrays, classes=np.array(data.source.classes))
 
 
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
 def _load_npz(place):
     "Read a file of arrays; grey images need no channels"
     keys = "x_train y_train x_test y_test".split()
     try:
         with np.load(place, allow_pickle=False) as file:
+            check_growth(place, sum(o.file_size for o in file.zip.infolist()))
             x, y, x_test, y_test = (torch.from_numpy(file[k]) for k in keys)
             classes = file["classes"].tolist() if "classes" in file else ()
     except Exception as e:  # whatever nonsense sets off
         expected = f"expected an .npz file with the arrays {', '.join(keys)}"
         raise UserError(f"{place} cannot be read ({type(e).__name__}: {e}): {expected}") from None
     x, x_test = (o[:, None] if o.ndim == 3 else o for o in (x, x_test))
-    y, y_test = (o if o.is_floating_point() else o.long() for o in (y, y_test))
+    y, y_test = (o.long() if o.dtype in WHOLE else o for o in (y, y_test))
     return own_set(Images(x, y), Images(x_test, y_test), classes)
 
 
 def _load_own(name, side):
     "Read a set of one's own into memory"
     kind, place = own_place(name)
-    if kind == "npz":
-        return _load_npz(place)
-    listed = _load_folders("imagenet", place)
-    files = [list(zip(map(str, o.x.paths), o.y.tolist())) for o in listed[1:]]
-    return collect(*files, listed.source.classes, side)
+    try:
+        if kind == "npz":
+            return _load_npz(place)
+        listed = _load_folders("imagenet", place)
+        files = [list(zip(map(str, o.x.paths), o.y.tolist())) for o in listed[1:]]
+        return collect(*files, listed.source.classes, side)
+    except UserError as e:
+        raise e if str(place) in str(e) else UserError(f"{place}: {e}") from None
 
 # %% ../nbs/01_data.ipynb #7c4d1a11
 def digest(
