@@ -102,6 +102,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'mplt.data._statistics': ('data.html#_statistics', 'mplt/data.py'),
                            'mplt.data.batches': ('data.html#batches', 'mplt/data.py'),
                            'mplt.data.check_data': ('data.html#check_data', 'mplt/data.py'),
+                           'mplt.data.check_growth': ('data.html#check_growth', 'mplt/data.py'),
                            'mplt.data.collect': ('data.html#collect', 'mplt/data.py'),
                            'mplt.data.crop_flip': ('data.html#crop_flip', 'mplt/data.py'),
                            'mplt.data.digest': ('data.html#digest', 'mplt/data.py'),

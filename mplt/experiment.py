@@ -386,7 +386,7 @@ def rebuilt(
     model,  # The network it is of
 ) -> torch.nn.Module:  # On the model's device
     "The network of a ticket, with the γ and β of batch normalisation, which a ticket no longer tells apart"
-    net = ticket.load(file, getattr(model, "builder", {}).get("arch"))
+    net = ticket.load(file, getattr(model, "builder", {}).get("arch"), large=True)
     for name, norm in ticket.norms(model).items():
         net.set_submodule(name, deepcopy(norm))
     return net.to(next(model.parameters()).device)
@@ -419,7 +419,8 @@ def leave_level(folder, c, source, parts, model, cycle):
     facts |= dict(digest=c.digest) if c.digest else {}
     facts |= dict(mean=source.mean, std=source.std, classes=source.classes)
     ticket.save(file, model, **facts)
-    net = ticket.load(file, c.arch if ":" in c.arch else None).to(parts.val.y.device)
+    net = ticket.load(file, c.arch if ":" in c.arch else None, large=True)
+    net = net.to(parts.val.y.device)
     val, test = (evaluate(net, o, source)[1] for o in (parts.val, parts.test))
     measured = dict(val_accuracy=val, test_accuracy=test)
     how = f"on the network rebuilt from this file, fp32; {len(parts.val.y)} validation images "

@@ -236,6 +236,7 @@ def export(
     model=None,  # As of `ticket.load`
     seed_only: bool = False,  # Of a .c file: are the signs drawn at its start, not stored?
     force: bool = False,  # Write over another ticket?
+    large: bool = False,  # As of `ticket.load`
 ) -> int:  # Bytes written
     "Export a ticket; raises `UserError`"
     kind = Path(out).suffix.lower()
@@ -248,7 +249,7 @@ def export(
         raise UserError(f"{out} is the ticket itself: give another file")
     if not force and _is_ticket(out):
         raise UserError(f"{out} is a ticket, which would be lost: give another file, or --force")
-    net = ticket.load(path, model)
+    net = ticket.load(path, model, large=large)
     how = dict(draws=True) if seed_only else {}
     if kind == ".md" and header["kept"]:  # a picture is a file beside it
         picture = Path(out).with_suffix(".png")
@@ -282,10 +283,11 @@ def push(
     path,  # File of a ticket
     where: str,  # hf://USER/NAME, or a folder's address for fsspec
     model=None,  # As of `ticket.load`
+    large: bool = False,  # As of `ticket.load`
 ):
     "Send a ticket, its card and its picture; raises `UserError`"
     with TemporaryDirectory() as folder, _reaching(where):
-        export(path, f"{folder}/README.md", model)
+        export(path, f"{folder}/README.md", model, large=large)
         shutil.copyfile(path, f"{folder}/{FILE}")
         if where.startswith("hf://"):
             import huggingface_hub as hub  # here, since it is an extra

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import re
 import resource
 import shutil
 import signal
@@ -35,7 +36,7 @@ from mplt.command import cli, main
 from mplt.config import SETTINGS
 from mplt.mask import removed
 from mplt.models import ARCHS, build
-from mplt.subnet import METHODS, Subnet, as_subnet, originals
+from mplt.subnet import METHODS, Subnet, as_subnet, make_bare, originals
 
 REPO = Path(__file__).parent.parent
 SECONDS, MIB = 1.0, 300  # of CPU and of memory, for any ticket under 1 MB
@@ -53,6 +54,7 @@ def bits_of(draw, raw):
     return bytes(raw)
 
 
+ZEROS = [b"", bytes(2**14), bytes(2**27)]
 DEEP = "[" * 800 + "]" * 800
 NUMBERS = [0, -1, 2**31, 2**64, -(10**400), 0.5, 1e-80, 1e300, float("inf"), float("nan"), -0.0]
 WORDS = "\0 \x1b[31m\x07 \u202e \n \r é ☃ \ud800 /dev/zero .. -- ~nouser 1e5 ² ٣ 0x10 + none null".split(
@@ -122,9 +124,7 @@ def sound_plan(draw):
     width = draw(st.sampled_from([0.01, 0.5, 1.0, 4.0]))
     spec = dict(arch=arch, in_shape=[channels, side, side], num_classes=classes, width=width)
     spec |= dict(bn="plain", act="sign" if METHODS[method].activation_bits == 1 else "relu")
-    choices = Subnet(method, 0.0 if METHODS[method].mask == "none" else 0.9)
-    subnet = asdict(choices) | dict(in_shape=spec["in_shape"])
-    del subnet["surrogate"], subnet["draw"]
+    choices = Subnet(method, of_any_sparsity(draw, method))
     kept = {}
     try:
         with torch.device("meta"):
@@ -134,8 +134,93 @@ def sound_plan(draw):
             kept = {k: n - removed(n, choices.sparsity) for k, n in sizes.items()}
     except ValueError:
         pass
-    header = dict(initial=draw(st.booleans()) and choices.row.cycles, kept=kept, spec=spec)
-    return header | dict(subnet=subnet, exact=[], seed_sha256="0" * 16)
+    return said_of(spec, choices, kept, draw(st.booleans()) and choices.row.cycles)
+
+
+def of_any_sparsity(draw, method):
+    return 0.0 if METHODS[method].mask == "none" else draw(st.sampled_from([0.0, 0.5, 0.9, 0.999]))
+
+
+def said_of(spec, choices, kept, initial, seed_sha256="0" * 16):
+    subnet = asdict(choices) | dict(in_shape=spec["in_shape"])
+    del subnet["surrogate"], subnet["draw"]
+    header = dict(initial=initial, kept=kept, spec=spec, subnet=subnet, exact=[])
+    return header | dict(seed_sha256=seed_sha256)
+
+
+def about_as_large(target, **spec):
+    "What to build, and the network without numbers, of some width"
+    low, high = 0.01, 100.0
+    for _ in range(20):
+        spec["width"] = width = (low * high) ** 0.5
+        with torch.device("meta"):
+            net = build(**spec)
+        low, high = (
+            (low, width)
+            if sum(w.numel() for w in originals(net).values()) > target
+            else (width, high)
+        )
+    return spec, net
+
+
+def mask_of(draw, shape, kept, bits, trained):
+    "What a file holds of a layer whose first weights are kept, coded in one of both ways"
+    mask = (np.arange(np.prod(shape)) < kept).reshape(shape[0], -1)
+    listed = len(mask) < 2**16 and draw(st.booleans())
+    counts = mask.sum(0) if listed else np.array([kept])
+    code = ticket.compressed(mask, ticket.chances(counts, mask.shape))
+    held = dict(mask=torch.from_numpy(code))
+    held |= dict(inputs=torch.from_numpy((counts if listed else counts[:0]).astype(np.uint16)))
+    if bits == 1:
+        held |= dict(gain=torch.tensor(float(kept > 0)))
+    if trained:
+        held |= dict(signs=torch.zeros(-(-kept // 8), dtype=torch.uint8))
+    return held
+
+
+def whole(draw):
+    "A ticket that lacks nothing, of a network about as large as a small file may have, and its weights"
+    method = draw(st.sampled_from(["mpt-1-32", "mpt-1-1", "bnn-1-32", "imp"]))
+    choices, row = Subnet(method, of_any_sparsity(draw, method)), METHODS[method]
+    arch, classes = draw(st.sampled_from("fc1 conv2 conv8 resnet20".split())), [1, 10, 10**5]
+    spec = dict(
+        arch=arch, in_shape=[1, 28, 28], num_classes=draw(st.sampled_from(classes)), bn="plain"
+    )
+    spec |= dict(act="sign" if row.activation_bits == 1 else "relu")
+    spec, net = about_as_large(draw(st.floats(0.5, 1.2)) * 2**23, **spec)
+    make_bare(net, choices)
+    shapes = {k: w.shape for k, w in originals(net).items()}
+    kept = {k: n.numel() - removed(n.numel(), choices.sparsity) for k, n in shapes.items()}
+    _, sha256 = ticket.from_seed(net, choices, row.cycles)
+    header, norms = said_of(spec, choices, kept, row.cycles, sha256[:16]), ticket.norms(net)
+    dtype, codes = ticket.GRIDS[row.activation_bits]
+    own, tensors = ticket.own_tensors(net, kept), {}
+    if not row.cycles:
+        tensors = {
+            k: torch.zeros(v.shape) for k, v in own.items() if k.rpartition(".")[0] not in norms
+        }
+        for k, m in norms.items():
+            tensors[f"{k}.grid"] = torch.zeros(2, 2, dtype=dtype)
+            tensors[f"{k}.codes"] = torch.zeros(2, m.num_features, dtype=codes)
+    bits = 32 if row.cycles else row.weight_bits
+    for k, shape in shapes.items():
+        held = mask_of(draw, shape, kept[k], bits, row.weights == "trained")
+        tensors |= {f"{k}.{o}": v for o, v in held.items()}
+    return header, tensors, sum(n.numel() for n in shapes.values())
+
+
+def sizes(draw, folder):
+    "Sound tickets near the bound of what a small file may ask for: rebuilt or refused, each by the rule"
+    header, tensors, weights = whole(draw)
+    size = ticket.write_file(folder / "bad", header, tensors)
+
+    def do():
+        status, few = main("ticket verify bad".split()), weights <= max(2**23, 8 * size)
+        assert (status == 0) == few, f"{weights} weights, {size} bytes: {header['spec']}"
+        return status
+
+    small = size < 10**6
+    return do, dict(seconds=SECONDS if small else 20, mib=MIB if small else 600)
 
 
 def with_tail(draw, header, content):
@@ -662,7 +747,11 @@ def packed_data(draw, folder):
     elif what == "inside":
         raw = gzip.compress(bits_of(draw, gzip.decompress(raw)[:3000]), 1)
     else:
-        raw = BOMB_GZ
+        shape = draw(
+            st.lists(st.sampled_from([28, 1, 0, -1, 10**4, 2**20]), min_size=1, max_size=4)
+        )
+        head = bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}i", *shape)
+        raw = gzip.compress(head + draw(st.sampled_from(ZEROS)))
     (place / file).write_bytes(raw)
 
     def do():
@@ -677,8 +766,32 @@ def packed_data(draw, folder):
     return do, dict(keeps=False, names=False, mib=600)
 
 
+def own_arrays(draw, folder):
+    "A file of arrays of one's own: damaged, of other types and shapes, or one that grows"
+    arrays = {}
+    for part, n in ("train", 40), ("test", 20):
+        arrays[f"x_{part}"] = np.arange(n * 64, dtype=np.uint8).reshape(n, 1, 8, 8)
+        arrays[f"y_{part}"] = np.arange(n) % 4
+    what = draw(st.sampled_from(["bits", "else", "grows", "gone"]))
+    name = draw(st.sampled_from(sorted(arrays)))
+    if what == "else":
+        kinds = [np.float32, np.int8, np.uint64, np.complex64, bool, "S3", "M8[s]"]
+        arrays[name] = arrays[name].astype(draw(st.sampled_from(kinds)))[: draw(st.integers(0, 40))]
+    elif what == "grows":
+        shape = draw(st.sampled_from([(2**28,), (2**16, 1, 64, 64), (1, 2**14, 2**14), (2**25,)]))
+        arrays[name] = np.zeros(shape, np.uint8)
+    elif what == "gone":
+        del arrays[name]
+    np.savez_compressed(folder / "own.npz", **arrays)
+    if what == "bits":
+        (folder / "own.npz").write_bytes(bits_of(draw, (folder / "own.npz").read_bytes()))
+    given = "run --dataset npz:own.npz --arch fc1 --width 0.1 --epochs 1 --batch_size 9 --out run"
+    return lambda: main(given.split()), dict(keeps=False, names=False, mib=600)
+
+
 CLASSES = [
     tickets,
+    sizes,
     runs,
     params,
     machine_settings,
@@ -710,7 +823,8 @@ def attempt(do, folder, pipes=False):
     "Do it in a process of its own: status, what it says, seconds of CPU, MiB more than before"
     out, err = TemporaryFile(), TemporaryFile()
     ends = [os.pipe(), os.pipe()] if pipes else []
-    before = resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[1])
+    # what a child begins with: pages of files are not among it
+    before = int(re.search(r"RssAnon:\s*(\d+)", Path("/proc/self/status").read_text())[1])
     pid = os.fork()
     if not pid:
         status = 70
@@ -744,7 +858,7 @@ def attempt(do, folder, pipes=False):
         for i, f in enumerate((out, err)):
             f.seek(0)
             said[i] = f.read().decode(errors="surrogateescape")
-    seconds, mib = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024 - before / 2**20
+    seconds, mib = used.ru_utime + used.ru_stime, (used.ru_maxrss - before) / 1024
     return SimpleNamespace(
         status=os.waitstatus_to_exitcode(code), out=said[0], err=said[1], seconds=seconds, mib=mib
     )
@@ -804,8 +918,7 @@ def tried(attack, n):
 
 def prepare(folder):
     "What the attacks begin with"
-    global EXAMPLES, RUNS, GOOD, HUGE, BOMB_GZ
-    import gzip
+    global EXAMPLES, RUNS, GOOD, HUGE
 
     os.environ |= dict(MPLT_THREADS="1", MPLT_DATA=str(REPO / "data"), MPLT_DATA_MIRROR="")
     folder.chmod(0o755)
@@ -823,9 +936,6 @@ def prepare(folder):
         end = attempt(lambda: main(f"run {words} --out {RUNS[words]}".split()), folder)
         assert end.status == 0, end
     HUGE = a_huge_png()
-    BOMB_GZ = gzip.compress(
-        bytes([0, 0, 8, 3, 0, 0x35, 0, 0, 0, 0, 0, 28, 0, 0, 0, 28]) + bytes(2**28), 9
-    )
 
 
 def attacked(n, names=()):  # Attacks a class; names of classes, none: all

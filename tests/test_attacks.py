@@ -6,7 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from attacks import verdict
+from attacks import attempt, verdict
 from conftest import REPO
 
 
@@ -41,6 +41,13 @@ def test_the_judge_notices(end, after, says):
     how = dict(status=2, out="", err="mplt: one\n", seconds=0, mib=0)
     said = verdict(SimpleNamespace(**how | end), {"a": b"1"}, after)
     assert says in said and bool(said) == bool(says)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the attacks use what Linux has")
+def test_memory_of_an_attempt_is_counted(tmp_path):
+    for mib in 0, 300:
+        found = attempt(lambda mib=mib: len(bytearray(mib * 2**20)) % 2, tmp_path).mib
+        assert mib <= found < mib + 100
 
 
 def test_html_of_a_notebook_is_text_and_tables_on_the_site(monkeypatch):

@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.datasets import FakeData
 from torchvision.transforms import ToTensor
 
-from mplt import ticket
+from mplt import data, ticket
 from mplt.command import main
 from mplt.config import config
 from mplt.data import Images, collect, digest, load, own_set, save_npz
@@ -155,13 +155,26 @@ WRONG = [
     (dict(y_train=FEW["y_train"][:, None]), "train labels are torch.int64 of shape (40, 1)"),
     (dict(x_test=FEW["x_test"][..., :7]), "test images have shape (8, 3, 8, 7)"),
     (dict(y_train=np.array([None] * 40)), "expected an .npz file with the arrays x_train"),
+    (dict(y_train=FEW["y_train"] * 1j), "train labels are torch.complex128 of shape (40,)"),
 ]
 
 
 @pytest.mark.parametrize("changed, says", WRONG, ids=[o[1][:24] for o in WRONG])
 def test_wrong_arrays(tmp_path, changed, says):
     np.savez(tmp_path / "own.npz", **arrays(**changed))
-    with pytest.raises(UserError, match=re.escape(says)):
+    with pytest.raises(UserError, match=re.escape(says)) as e:
+        load(f"npz:{tmp_path}/own.npz")
+    assert f"{tmp_path}/own.npz" in str(e.value)
+
+
+@pytest.mark.parametrize("grows", ["x_train", "y_test", "something else"])
+def test_a_file_that_would_grow_beyond_measure_is_not_unpacked(tmp_path, grows, monkeypatch):
+    np.savez_compressed(tmp_path / "own.npz", **arrays() | {grows: np.zeros(2**25, np.uint8)})
+    monkeypatch.setattr(data, "MAX_BYTES", 2**25)
+    size = (tmp_path / "own.npz").stat().st_size
+    with pytest.raises(
+        UserError, match=f"own.npz cannot be read .*its {size} bytes would grow to 33"
+    ):
         load(f"npz:{tmp_path}/own.npz")
 
 

@@ -26,6 +26,20 @@ def test_codec(mask):
     assert (decode(*encode(mask), mask.sum(), mask.shape) == mask).all()
 
 
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 90), st.sampled_from([0, 0.01, 0.5, 1])), min_size=1, max_size=4
+    ),
+    st.integers(1, 90),
+)
+def test_codec_of_dead_inputs(groups, outputs):
+    "Inputs that keep nothing, as the black borders of digits, or all, or some: so many of each"
+    likely = np.concatenate([np.full(n, p) for n, p in groups])
+    mask = np.random.RandomState(0).rand(outputs, len(likely)) < likely
+    assert (decode(*encode(mask), mask.sum(), mask.shape) == mask).all()
+
+
 @given(st.binary(min_size=0, max_size=40).filter(lambda b: len(b) % 4 == 0), st.integers(0, 180))
 def test_codec_survives_any_code(raw, kept):
     try:

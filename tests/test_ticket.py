@@ -715,6 +715,25 @@ def test_sizes_that_load_refuses_are_not_saved(tmp_path, monkeypatch):
     assert not (tmp_path / "t").exists()
 
 
+def test_a_network_larger_than_its_file_shows_is_built_if_one_says_so(tmp_path, monkeypatch):
+    net = as_subnet(build("fc1", (1, 28, 28), 10), "mpt-1-32", 0.98)
+    size, weights = ticket.save(tmp_path / "t", net), 266200
+    assert 8 * size < weights
+    for most, status in (weights, 0), (weights - 1, 2):
+        monkeypatch.setattr(ticket, "LIGHT", most)
+        assert main(["ticket", "verify", f"{tmp_path}/t"]) == status
+    with pytest.raises(
+        UserError, match=f"t cannot be rebuilt: .* has {weights} weights, .* large=True"
+    ):
+        ticket.load(tmp_path / "t")
+    assert ticket.load(tmp_path / "t", large=True)
+    monkeypatch.chdir(tmp_path)
+    assert ticket.load(tmp_path / "t", build("fc1", (1, 28, 28), 10))  # it is there already
+    for use in "verify t", "summary t", "export t t.md", "push t there":
+        assert main(["ticket", *use.split()]) == 2
+        assert main(["ticket", *use.split(), "--large"]) == 0
+
+
 @pytest.mark.parametrize("value", [0.0, -0.0])
 def test_zeros_of_trained_signs_come_back(tmp_path, value):
     net = as_subnet(nn.Sequential(nn.Linear(4, 4)), "bnn-1-32", 0)
