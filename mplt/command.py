@@ -132,10 +132,18 @@ cli.add_command(tickets)
 
 def ticket_file(
     name: str,  # A file, or where there is none a name of the zoo
-):  # The file
+):  # The file; raises `UserError` for what is almost such a name
     from mplt import ticket
 
-    return name if Path(name).exists() or name not in ticket.zoo_rows() else ticket.zoo_file(name)
+    if Path(name).exists():
+        return name
+    rows = ticket.zoo_rows()
+    if name in rows:
+        return ticket.zoo_file(name)
+    if nearest := get_close_matches(name, rows, 1):
+        hint = f"did you mean {nearest[0]!r} of the zoo?"
+        raise UserError(f"{name} is neither a file nor the name of a ticket: {hint}")
+    return name
 
 
 @tickets.command("list")

@@ -12,6 +12,7 @@ typedef struct {
     int outputs, rows, columns;   /* of what comes out, before `pool` */
     int kernel, stride, top, left; /* of a convolution or pool; zeros above and left of the image */
     int pool;                     /* 2: the largest of 2 x 2 pixels follows; 1: it does not */
+    int signs;                    /* 1: of what comes out, only the signs */
     int relu;                     /* 1: negative numbers become 0 at the end */
     int chunk;                    /* so many lookups fit into 8 bits; so many rows into the nearest memory */
     int from, other, to;          /* where planes lie in memory */
@@ -131,18 +132,21 @@ static void spread_signs(const Step *s, const uint8_t *signs, uint8_t *copy, int
     int k = s->kernel, phases = s->stride < k ? s->stride : k, groups = (s->channels + 3) / 4;
     int lines = s->rows + (k - 1) / s->stride, size = lines * s->columns;
     for (int g = 0; g < groups; g++)
-        for (int dy = 0; dy < k; dy++)
+        for (int dy = 0; dy < k; dy++) {
+            int first = (g * phases + dy % s->stride) * k * size + dy / s->stride * s->columns;
             for (int dx = 0; dx < k; dx++)
-                *where++ = ((g * phases + dy % s->stride) * k + dx) * size + dy / s->stride * s->columns;
+                *where++ = first + dx * size;
+        }
     for (int g = 0; g < groups; g++)
         for (int phase = 0; phase < phases; phase++)
-            for (int dx = 0; dx < k; dx++)
+            for (int dx = 0; dx < k; dx++) {
+                int first, end;
+                inside(s, dx, s->columns, &first, &end);
+                memset(copy, OUTSIDE, size);
                 for (int line = 0; line < lines; line++, copy += s->columns) {
-                    int y = line * s->stride + phase - s->top, first, end;
-                    memset(copy, OUTSIDE, s->columns);
+                    int y = line * s->stride + phase - s->top;
                     if (y < 0 || y >= s->height)
                         continue;
-                    inside(s, dx, s->columns, &first, &end);
                     const uint8_t *row = signs + (g * s->height + y) * s->width;
                     if (s->stride == 1)
                         memcpy(copy + first, row + first + dx - s->left, end - first);
@@ -150,6 +154,7 @@ static void spread_signs(const Step *s, const uint8_t *signs, uint8_t *copy, int
                         for (int i = first; i < end; i++)
                             copy[i] = row[i * s->stride + dx - s->left];
                 }
+            }
     memset(copy, OUTSIDE, ROOM);
 }
 /* end */
@@ -204,32 +209,31 @@ INLINE void look_up(const int outputs, const int vectors, const int is_list, con
     }
 }
 
-/* All outputs at eight vectors of pixels, or at the few of a small plane; `n` rows, or all of the lists */
-INLINE void look_up_block(const int vectors, const Step *s, const uint8_t *tables, int n, int rows,
-                          const uint8_t *x, const int *where, int16_t *sums, int span)
+/* All outputs at some vectors of pixels, eight sums at a time */
+INLINE void look_up_block(const int vectors, const Step *s, int rows, const uint8_t *x, const int *where,
+                          int16_t *sums, int span)
 {
     const int together = 8 / vectors;
+    const uint8_t *tables = s->tables;
     int o = 0;
     for (; !s->counts && o + together <= s->outputs; o += together, tables += together * rows)
-        look_up(together, vectors, 0, tables, n, rows, s->chunk, x, where, sums + o * span, span);
+        look_up(together, vectors, 0, tables, rows, rows, s->chunk, x, where, sums + o * span, span);
     for (; !s->counts && o < s->outputs; o++, tables += rows)
-        look_up(1, vectors, 0, tables, n, rows, s->chunk, x, where, sums + o * span, span);
+        look_up(1, vectors, 0, tables, rows, rows, s->chunk, x, where, sums + o * span, span);
     for (; o < s->outputs; tables += 2 * s->counts[o++])
         look_up(1, vectors, 1, tables, s->counts[o], 0, s->chunk, x, where, sums + o * span, span);
 }
 
 static void sum_signs(const Step *s, const uint8_t *x, const int *where, int rows, Memory m)
 {
-    int span = whole(s->rows * s->columns), step = s->counts ? rows : s->chunk;
+    int span = whole(s->rows * s->columns), p = 0;
     memset(m.sums, 0, sizeof *m.sums * s->outputs * span);
-    for (int first = 0; first < rows; first += step) {
-        int n = rows - first < step ? rows - first : step, p = 0;
-        const uint8_t *tables = s->tables + first;
-        for (; p + 8 * LANES <= span; p += 8 * LANES)
-            look_up_block(8, s, tables, n, rows, x + p, where + first, m.sums + p, span);
-        for (; p < span; p += ROOM)
-            look_up_block(ROOM / LANES, s, tables, n, rows, x + p, where + first, m.sums + p, span);
-    }
+    for (; s->counts && p + 8 * LANES <= span; p += 8 * LANES)
+        look_up_block(8, s, rows, x + p, where, m.sums + p, span);
+    for (; p + 4 * LANES <= span; p += 4 * LANES)
+        look_up_block(4, s, rows, x + p, where, m.sums + p, span);
+    for (; p < span; p += ROOM)
+        look_up_block(ROOM / LANES, s, rows, x + p, where, m.sums + p, span);
 }
 #else
 /* end */
@@ -278,7 +282,6 @@ static void finish(const Step *s, int o, const float *plane, int stride, float *
 {
     int rows = s->rows / s->pool, columns = s->columns / s->pool;
     float scale = s->scale ? s->scale[o] : 1, shift = s->scale ? s->shift[o] : 0;
-    to += o * rows * columns;
     for (int y = 0; y < rows; y++, plane += stride * s->pool, to += columns)
         for (int x = 0; x < columns; x++) {
             const float *a = plane + x * s->pool, *b = a + stride;
@@ -292,40 +295,53 @@ static void finish(const Step *s, int o, const float *plane, int stride, float *
         }
 }
 
-/* Of whole sums: the largest of 2 x 2, then BN and sign as one comparison */
-static void to_signs(const Step *s, int o, int16_t *sums, uint8_t *signs)
+/* The signs of a plane of numbers, as a bit of four channels */
+static void sign(const float *from, int c, int size, uint8_t *to)
 {
-    int rows = s->rows / s->pool, columns = s->columns / s->pool, size = rows * columns;
-    if (s->pool == 2)
-        for (int y = 0; y < rows; y++)
-            for (int x = 0; x < columns; x++) {
-                const int16_t *a = sums + 2 * (y * s->columns + x), *b = a + s->columns;
-                int16_t c = a[0] > a[1] ? a[0] : a[1], d = b[0] > b[1] ? b[0] : b[1];
-                sums[y * columns + x] = c > d ? c : d;
-            }
-    uint8_t *to = signs + o / 4 * size, bit = 1 << o % 4, flip = s->flip[o] ? bit : 0;
-    int32_t t = s->threshold[o];
-    int16_t threshold = (int16_t)(t > INT16_MAX ? INT16_MAX : t < INT16_MIN ? INT16_MIN : t);
-    if (o % 4 == 0)
+    to += c / 4 * size;
+    if (c % 4 == 0)
         memset(to, 0, size);
     for (int p = 0; p < size; p++)
-        to[p] |= (sums[p] >= threshold ? bit : 0) ^ flip;
+        to[p] |= (from[p] >= 0) << c % 4;
+}
+
+/* Of four outputs' sums: the sign after BN is one comparison, a bit; then the largest of 2 x 2 is an OR */
+static void to_signs(const Step *s, int o, const int16_t *sums, int span, uint8_t *plane, uint8_t *to)
+{
+    int pixels = s->rows * s->columns, rows = s->rows / s->pool, columns = s->columns / s->pool;
+    uint8_t flip = 0; /* below its threshold: flipped at the end */
+    memset(plane, 0, pixels);
+    for (int i = 0; i < 4 && o + i < s->outputs; i++, sums += span) {
+        int32_t t = s->threshold[o + i];
+        int16_t threshold = (int16_t)(t > INT16_MAX ? INT16_MAX : t < INT16_MIN ? INT16_MIN : t);
+        uint8_t bit = 1 << i;
+        for (int p = 0; p < pixels; p++)
+            plane[p] |= sums[p] >= threshold ? bit : 0;
+        flip |= s->flip[o + i] ? bit : 0;
+    }
+    if (s->pool == 2) {
+        for (int y = 0; y < rows; y++)
+            for (int x = 0; x < columns; x++) {
+                const uint8_t *a = plane + 2 * (y * s->columns + x), *b = a + s->columns;
+                plane[y * columns + x] = a[0] | a[1] | b[0] | b[1];
+            }
+    }
+    for (int p = 0; p < rows * columns; p++)
+        to[p] = plane[p] ^ flip;
 }
 
 static void conv_signs(const Step *s, Memory m)
 {
     int k = s->kernel, pixels = s->rows * s->columns, span = whole(pixels);
+    int size = s->rows / s->pool * (s->columns / s->pool);
     spread_signs(s, m.signs + s->from, m.spread_signs, m.where);
     sum_signs(s, m.spread_signs, m.where, (s->channels + 3) / 4 * k * k, m);
-    for (int o = 0; o < s->outputs; o++) {
-        int16_t *sums = m.sums + o * span;
-        if (s->threshold) {
-            to_signs(s, o, sums, m.signs + s->to);
-            continue;
-        }
+    for (int o = 0; s->threshold && o < s->outputs; o += 4)
+        to_signs(s, o, m.sums + o * span, span, m.spread_signs, m.signs + s->to + o / 4 * size);
+    for (int o = 0; !s->threshold && o < s->outputs; o++) {
         for (int p = 0; p < pixels; p++)
-            m.totals[p] = sums[p];
-        finish(s, o, m.totals, s->columns, m.reals + s->to);
+            m.totals[p] = m.sums[o * span + p];
+        finish(s, o, m.totals, s->columns, m.reals + s->to + o * size);
     }
 }
 /* end */
@@ -334,25 +350,30 @@ static void conv_signs(const Step *s, Memory m)
 /* The image with its zeros around it, its rows and columns sorted by their place in the stride */
 static void spread_reals(const Step *s, const float *reals, float *copy, int lines, int width, int *where)
 {
-    int k = s->kernel, phases = s->stride < k ? s->stride : k;
+    int k = s->kernel, phases = s->stride < k ? s->stride : k, size = lines * width;
     for (int c = 0; c < s->channels; c++)
         for (int dy = 0; dy < k; dy++)
             for (int dx = 0; dx < k; dx++)
-                *where++ = ((c * phases + dy % s->stride) * phases + dx % s->stride) * lines * width +
+                *where++ = ((c * phases + dy % s->stride) * phases + dx % s->stride) * size +
                            dy / s->stride * width + dx / s->stride;
     for (int c = 0; c < s->channels; c++)
         for (int down = 0; down < phases; down++)
-            for (int right = 0; right < phases; right++)
+            for (int right = 0; right < phases; right++) {
+                int first, end;
+                inside(s, right, width, &first, &end);
+                memset(copy, 0, sizeof *copy * size);
                 for (int line = 0; line < lines; line++, copy += width) {
-                    int y = line * s->stride + down - s->top, first, end;
-                    memset(copy, 0, sizeof *copy * width);
+                    int y = line * s->stride + down - s->top;
                     if (y < 0 || y >= s->height)
                         continue;
-                    inside(s, right, width, &first, &end);
                     const float *row = reals + (c * s->height + y) * s->width;
-                    for (int i = first; i < end; i++)
-                        copy[i] = row[i * s->stride + right - s->left];
+                    if (s->stride == 1)
+                        memcpy(copy + first, row + first + right - s->left, sizeof *copy * (end - first));
+                    else
+                        for (int i = first; i < end; i++)
+                            copy[i] = row[i * s->stride + right - s->left];
                 }
+            }
     memset(copy, 0, sizeof *copy * ROOM);
 }
 
@@ -391,38 +412,52 @@ INLINE void add_up(const int vectors, const uint32_t *counts, const uint16_t *ga
     }
 }
 
-/* All outputs at some vectors of pixels, a chunk of rows at a time: one that fits into the nearest memory */
-INLINE void add_block(const int vectors, const Step *s, int rows, const float *x, const int *where, int span,
-                      float *sums)
+/* The lists of a layer, from some output on */
+typedef struct {
+    const uint32_t *counts;
+    const uint16_t *gaps;
+    const float *values;
+} Lists;
+
+/* Some outputs at some vectors of pixels, a chunk of rows at a time; the lists that follow theirs */
+INLINE Lists add_block(const int vectors, const Step *s, Lists l, int outputs, int rows, const float *x,
+                       const int *where, int span, float *sums)
 {
-    const uint32_t *counts = s->counts;
-    const uint16_t *gaps = s->gaps;
-    const float *values = s->values;
     for (int row = 0; row < rows; row += s->chunk)
-        for (int o = 0; o < s->outputs; o++, counts += 2) {
-            if (values)
-                add_up(vectors, counts, gaps, values, x, where + row, row == 0, sums + o * span);
+        for (int o = 0; o < outputs; o++, l.counts += 2) {
+            if (l.values)
+                add_up(vectors, l.counts, l.gaps, l.values, x, where + row, row == 0, sums + o * span);
             else
-                add_up(vectors, counts, gaps, 0, x, where + row, row == 0, sums + o * span);
-            gaps += counts[0] + counts[1];
-            values += values ? counts[0] : 0;
+                add_up(vectors, l.counts, l.gaps, 0, x, where + row, row == 0, sums + o * span);
+            l.gaps += l.counts[0] + l.counts[1];
+            l.values += l.values ? l.counts[0] : 0;
         }
+    return l;
 }
 
 static void conv_reals(const Step *s, Memory m)
 {
     int lines = s->rows + (s->kernel - 1) / s->stride, width = s->columns + (s->kernel - 1) / s->stride;
-    int rows = s->channels * s->kernel * s->kernel, four = 4 * REALS, p = 0;
-    int span = (s->rows * width + four - 1) / four * four;
+    int rows = s->channels * s->kernel * s->kernel, four = 4 * REALS;
+    int span = (s->rows * width + four - 1) / four * four, together = rows > s->chunk ? s->outputs : 1;
+    int size = s->rows / s->pool * (s->columns / s->pool);
+    Lists l = {s->counts, s->gaps, s->values}, next = l;
     spread_reals(s, m.reals + s->from, m.spread_reals, lines, width, m.where);
-    for (; p + 12 * REALS <= span; p += 12 * REALS)
-        add_block(12, s, rows, m.spread_reals + p, m.where, span, m.totals + p);
-    for (; p + 8 * REALS <= span; p += 8 * REALS)
-        add_block(8, s, rows, m.spread_reals + p, m.where, span, m.totals + p);
-    for (; p < span; p += four)
-        add_block(4, s, rows, m.spread_reals + p, m.where, span, m.totals + p);
-    for (int o = 0; o < s->outputs; o++)
-        finish(s, o, m.totals + o * span, width, m.reals + s->to);
+    for (int o = 0; o < s->outputs; o += together, l = next) {
+        int p = 0;
+        for (; p + 12 * REALS <= span; p += 12 * REALS)
+            next = add_block(12, s, l, together, rows, m.spread_reals + p, m.where, span, m.totals + p);
+        for (; p + 8 * REALS <= span; p += 8 * REALS)
+            next = add_block(8, s, l, together, rows, m.spread_reals + p, m.where, span, m.totals + p);
+        for (; p < span; p += four)
+            next = add_block(4, s, l, together, rows, m.spread_reals + p, m.where, span, m.totals + p);
+        for (int i = 0; i < together; i++) {
+            float *plane = s->signs ? m.totals + together * span : m.reals + s->to + (o + i) * size;
+            finish(s, o + i, m.totals + i * span, width, plane);
+            if (s->signs)
+                sign(plane, o + i, size, m.signs + s->to);
+        }
+    }
 }
 /* end */
 
@@ -444,7 +479,7 @@ static void linear_signs(const Step *s, Memory m)
             *to = (o % 4 ? *to : 0) | bit << o % 4;
         } else {
             float real = (float)sum;
-            finish(s, o, &real, 1, m.reals + s->to);
+            finish(s, o, &real, 1, m.reals + s->to + o);
         }
     }
 }
@@ -474,7 +509,7 @@ static void linear_reals(const Step *s, Memory m)
     for (int o = 0; o < s->outputs; o++) {
         const uint32_t *counts = s->counts + 2 * o;
         float sum = add_list(gaps, counts[0], values, x) - add_list(gaps + counts[0], counts[1], 0, x);
-        finish(s, o, &sum, 1, m.reals + s->to);
+        finish(s, o, &sum, 1, m.reals + s->to + o);
         gaps += counts[0] + counts[1];
         values += values ? counts[0] : 0;
     }
@@ -488,15 +523,6 @@ static void add(const Step *s, const float *from, const float *other, float *to)
     int size = s->height * s->width;
     for (int i = 0; i < s->channels * size; i++)
         to[i] = from[i] + other[i % (s->outputs * size)];
-}
-
-static void sign(const Step *s, const float *from, uint8_t *to)
-{
-    int size = s->height * s->width;
-    memset(to, 0, (s->channels + 3) / 4 * size);
-    for (int c = 0; c < s->channels; c++)
-        for (int p = 0; p < size; p++)
-            to[c / 4 * size + p] |= (from[c * size + p] >= 0) << c % 4;
 }
 
 static void unpack(const Step *s, const uint8_t *from, float *to)
@@ -545,10 +571,13 @@ void mplt_run(const Step *steps, int n, Memory m)
         case LINEAR_REALS: linear_reals(s, m); break;
         case EACH:
             for (int o = 0; o < s->outputs; o++)
-                finish(s, o, from + o * s->height * s->width, s->width, to);
+                finish(s, o, from + o * s->height * s->width, s->width, to + o * s->height * s->width);
             break;
         case ADD: add(s, from, m.reals + s->other, to); break;
-        case SIGN: sign(s, from, m.signs + s->to); break;
+        case SIGN:
+            for (int c = 0; c < s->channels; c++)
+                sign(from + c * s->height * s->width, c, s->height * s->width, m.signs + s->to);
+            break;
         case UNPACK: unpack(s, m.signs + s->from, to); break;
         case POOL: largest(s, from, to); break;
         case MEAN: mean(s, from, to); break;

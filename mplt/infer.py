@@ -89,12 +89,11 @@ SOURCE = Path(mplt.__file__).with_name("infer.c").read_text()
 # %% ../nbs/11_infer.ipynb #287405ba
 def chunk(
     t: np.ndarray,  # Tables in the order in which they are used
-    longest: int = 64,  # More rows would not fit into the nearest memory
-) -> int:  # Rows
+) -> int:  # Rows, up to 128
     "So many lookups in a row never leave the range of a byte"
     total = np.append(0, np.bitwise_count(t.ravel() & 15).cumsum(dtype=int))
     n = 31
-    while n < longest and (total[n + 1 :] - total[: -n - 1]).max(initial=0) <= 127:
+    while n < 128 and (total[n + 1 :] - total[: -n - 1]).max(initial=0) <= 127:
         n += 1
     return n
 
@@ -115,7 +114,7 @@ def shorter(
     "The tables of a layer in the shorter way"
     as_list = listed(t)
     if len(as_list["tables"]) < t.size:
-        return as_list | dict(chunk=chunk(as_list["tables"][1::2], 128))
+        return as_list | dict(chunk=chunk(as_list["tables"][1::2]))
     return dict(tables=t, chunk=chunk(t))
 
 # %% ../nbs/11_infer.ipynb #ebf32b86
@@ -383,7 +382,7 @@ def lay_out(p, m, w, x, shape):
     (n, rows, columns), inputs, phases = shape, x.shape[0], min(k, s)
     lines, width = rows + (k - 1) // s, columns + (k - 1) // s
     if x.kind == "reals":
-        p.need(where=inputs * k * k, totals=n * whole(rows * width))
+        p.need(where=inputs * k * k, totals=(n + 1) * whole(rows * width))
         p.need(spread_reals=inputs * phases**2 * lines * width + 64)
         seen = min(96, rows * width) + (lines - rows) * width  # by twelve vectors, of a plane
         return what | additions(w.reshape(n, -1), max(1, 6000 // seen) * k * k)
@@ -406,8 +405,9 @@ def weights(p, node, m, x):
     x, w = (p.as_reals(x), w) if gain is None else (x, np.sign(w))
     p.last, pooled, norm, act = followers(node, p.modules)
     more = affine(len(w), norm, 1.0 if gain is None else gain, m.bias)
-    kind = "signs" if x.kind == "signs" and isinstance(act, Sign) else "reals"
-    if kind == "signs":
+    can = x.kind == "signs" or isinstance(m, nn.Conv2d)
+    kind = "signs" if can and isinstance(act, Sign) else "reals"
+    if kind == x.kind == "signs":
         more = thresholds(**more)
     if isinstance(m, nn.Conv2d):
         more |= lay_out(p, m, w, x, shape_of(node))
@@ -419,7 +419,7 @@ def weights(p, node, m, x):
         p.need(words=more["planes"].shape[1])
     n, rows, columns = shape_of(node)
     to = p.planes(kind, (n, rows // pooled, columns // pooled))
-    more |= dict(pool=pooled, relu=isinstance(act, nn.ReLU))
+    more |= dict(pool=pooled, signs=kind == "signs", relu=isinstance(act, nn.ReLU))
     family = "CONV" if isinstance(m, nn.Conv2d) else "LINEAR"
     p.step(f"{family}_{x.kind.upper()}", x, to, shape_of(node), **more)
     p.layers[node.target] = p.steps[-1]
@@ -519,7 +519,8 @@ class Bits:
         for name, kind in MEMORY.items():
             room = np.zeros(self.program.sizes[name] + 64, kind)
             self.memory[name] = room[-room.ctypes.data % 64 // room.itemsize :]
-        self.classes = prod(self.program.logits.shape)
+        self.room = CMemory(**{k: v.ctypes.data for k, v in self.memory.items()})
+        self.pixels, self.classes = prod(self.in_shape), prod(self.program.logits.shape)
 
     def __call__(
         self,
@@ -536,13 +537,10 @@ class Bits:
             mean, std = statistics(self.header, self.in_shape)[..., None, None]
             x = (x - mean) / std
         x, logits = np.ascontiguousarray(x), np.empty((len(x), self.classes), np.float32)
-        at = [ctypes.c_void_p(o.ctypes.data) for o in (x, logits)]
+        x_at, logits_at = (ctypes.c_void_p(o.ctypes.data) for o in (x, logits))
+        images, answers = (x_at, len(x), self.pixels), (logits_at, self.classes)
         with self.lock:
-            room = CMemory(**{k: v.ctypes.data for k, v in self.memory.items()})
-            size = len(x), prod(self.in_shape)
-            self.library.mplt_logits(
-                self.steps, len(self.steps), room, at[0], *size, at[1], self.classes
-            )
+            self.library.mplt_logits(self.steps, len(self.steps), self.room, *images, *answers)
         return torch.from_numpy(logits) if is_tensor else logits
 
 # %% ../nbs/11_infer.ipynb #4307c81b

@@ -282,6 +282,22 @@ def test_one_file(tmp_path):
     assert subprocess.run([program], input=bytes(3072), capture_output=True).stdout.split()
 
 
+@pytest.mark.skipif(not infer.find_spec("ziglang"), reason="no compiler for other processors")
+@pytest.mark.parametrize(
+    "target, look_up",
+    [
+        (["aarch64-linux-musl"], "tbl"),
+        (["wasm32-wasi", "-msimd128"], "i8x16.swizzle"),
+    ],
+)
+def test_other_processors(target, look_up, tmp_path):
+    "Compiled for ARM and WebAssembly, with their lookups; not run here (wasm is, in test_site.py)"
+    out, flags = tmp_path / "net.s", ["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-S"]
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", *target, *flags, "-o", out]
+    subprocess.run([*command, infer.__file__.replace(".py", ".c")], check=True)
+    assert re.search(rf"\s{re.escape(look_up)}\s", out.read_text())
+
+
 @pytest.mark.parametrize("flags", [["-march=native"], [PORTABLE]])
 @pytest.mark.parametrize(
     "arch, method, sparsity, more",

@@ -373,5 +373,35 @@ def test_try_it(page, host, where):
     expect(shown.first).to_have_text("airplane", timeout=60_000)
 
 
+@compiled
+def test_try_it_by_finger(browser, host):
+    "A digit drawn by touch on a telephone; the page stays where it is, and outside of the board it scrolls"
+    with browser.new_page(viewport={"width": 400, "height": 800}, has_touch=True) as page:
+        page.goto(host + "try.html")
+        shown = page.locator("#try .cards:visible .answer").first
+        expect(shown).to_have_text("0", timeout=60_000)  # the first test image
+        board = page.get_by_role("application")
+        board.scroll_into_view_if_needed()
+        box, finger = board.bounding_box(), page.context.new_cdp_session(page)
+        left, top, side = (box[k] for k in ("x", "y", "width"))
+
+        def touch(kind, *points):
+            points = [dict(x=x, y=y) for x, y in points]
+            finger.send("Input.dispatchTouchEvent", dict(type=kind, touchPoints=points))
+
+        def swipe(x, start, end):
+            touch("touchStart", (x, start))
+            for i in range(1, 13):
+                touch("touchMove", (x, start + (end - start) * i / 12))
+            touch("touchEnd")
+
+        before = page.evaluate("scrollY")
+        swipe(left + side / 2, top + 0.85 * side, top + 0.15 * side)
+        expect(shown).to_have_text("1", timeout=60_000)
+        assert page.evaluate("scrollY") == before
+        swipe(left + side / 2, top - 10, top - 10 - side)
+        page.wait_for_function("y => scrollY > y", arg=before)
+
+
 def code(name):
     return re.search("'(.*)'", (SITE / f"try/{name}.js").read_text())[1]

@@ -832,5 +832,11 @@ def test_zoo(tmp_path, monkeypatch, capsys):
     Path("fc1-imp").write_text("no ticket")
     assert main(["ticket", "info", "fc1-imp"]) == 2
     assert "fc1-imp is not a ticket" in capsys.readouterr().err
+    assert main(["ticket", "classify", "lenet5-mtp-1-1-80", "digit.png"]) == 2
+    assert "did you mean 'lenet5-mpt-1-1-80' of the zoo?" in capsys.readouterr().err
+    with pytest.raises(UserError, match="did you mean 'fc1-imp-random'"):
+        ticket.zoo("fc1-imp-ramdon")
+    assert main(["ticket", "info", "far/from/any.name"]) == 2
+    assert "is missing: expected the file of a ticket" in capsys.readouterr().err
     assert main(["ticket", "list"]) == 0
     assert {o.split()[0] for o in capsys.readouterr().out.splitlines()[1:]} == {*rows}
