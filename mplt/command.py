@@ -228,7 +228,7 @@ def ticket_summary(
     "Print bytes, bits and multiplications of each layer."
     from mplt import ticket
 
-    print(ticket.summary(ticket_file(file), arch).to_string(na_rep=""))
+    print(ticket.summary(ticket_file(file), arch).to_string(na_rep="–"))
 
 
 @tickets.command("push")
