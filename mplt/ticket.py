@@ -745,10 +745,13 @@ def summary(
     places, rows = {}, {}  # how often each weight is used for one image
 
     def look(layer, _, out):
+        if isinstance(layer, nn.MultiheadAttention):  # uses a layer that it does not call
+            layer, out = layer.out_proj, out[0]
         channels = out.shape[-1 if isinstance(layer, nn.Linear) else 1]
-        places[layer] = out[0].numel() // channels
+        places[layer] = places.get(layer, 0) + out.numel() // channels
 
-    for layer in weighted(net).values():
+    attention = [m for m in net.modules() if isinstance(m, nn.MultiheadAttention)]
+    for layer in [*weighted(net).values(), *attention]:
         layer.register_forward_hook(look)
     if shape := header["subnet"]["in_shape"]:
         net(torch.zeros(1, *shape))

@@ -20,7 +20,7 @@ from mplt import ticket
 from mplt.command import main
 from mplt.errors import UserError
 from mplt.export import export, pull, push
-from mplt.models import build
+from mplt.models import build, own_network
 from mplt.subnet import as_subnet, weighted
 
 FACTS = dict(dataset="mnist", mean=[0.1307], std=[0.3081], classes=list("abcdefghij"))
@@ -177,6 +177,37 @@ def test_summary_of_a_skipped_layer_and_of_tokens(tmp_path):
     table = ticket.summary(tmp_path / "t", new())
     assert table.bytes["total"] == size and table.bytes["2"] == 4 * 32
     assert table.multiplications.to_dict()["0"] == 3 * 64 * 8  # once for each of three tokens
+
+
+def test_summary_of_attention_and_of_a_layer_that_is_not_called(tmp_path, capsys, monkeypatch):
+    (tmp_path / "attentive.py").write_text("""
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix, self.last, self.aside = nn.MultiheadAttention(8, 2), nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = x.flatten(2).transpose(1, 2).reshape(-1, 2, 8)
+        x = self.mix(x, x, x)[0].mean((0, 1))[None]
+        return self.last(x) + self.last(x) + nn.functional.linear(x, self.aside.weight)
+""")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arch = "attentive:Net"
+    net = as_subnet(
+        own_network(arch, (1, 8, 8), 4), "mpt-1-32", 0.5, in_shape=(1, 8, 8), others="train"
+    )
+    ticket.save("t", net)
+    count = ticket.summary("t", arch).multiplications
+    assert count["mix.out_proj"] == 8 * 8 * 8  # for each of eight tokens, that lie two by two
+    assert count["last"] == 2 * 8 * 4 and np.isnan(count[["aside", "total"]]).all()
+    assert main(["ticket", "summary", "t", "--arch", arch]) == 0
+    assert [row.split()[-1] for row in capsys.readouterr().out.splitlines() if "aside" in row] == [
+        "–"
+    ]
 
 
 def test_torch_hub():
