@@ -54,10 +54,11 @@ fresh: $(VENV)/test.installed  ## check that mplt/, README.md and the notebooks'
 	@test -z "$$(git status --porcelain mplt nbs README.md)" || { git status --short mplt nbs README.md; echo "mplt/, nbs/ or README.md differ from what is committed: run make notebooks, then commit"; exit 1; }
 
 lab: $(VENV)/lab.installed nbs/_explore.ipynb  ## open a copy of nbs/explore.ipynb in JupyterLab: look at tickets, prune, train one, draw
+	@test nbs/_explore.ipynb -nt nbs/explore.ipynb || echo "nbs/explore.ipynb is newer than your copy, nbs/_explore.ipynb: delete the copy to get a new one"
 	jupyter lab nbs/_explore.ipynb
 
-nbs/_explore.ipynb: nbs/explore.ipynb   # what is played with is not git's
-	cp $< $@
+nbs/_explore.ipynb: | nbs/explore.ipynb   # what is played with is not git's; it is copied once, and edits stay
+	cp nbs/explore.ipynb $@
 
 docs: $(VENV)/docs.installed $(NPM)  ## render the notebooks and results to a site in _docs/
 	mkdocs build --strict --config-file docs/mkdocs.yml

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 from textwrap import shorten
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,10 @@ CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.M | re.S)
 NAMES = ["claim", "verdict", "of", "network", "method"]  # what a row of a table is about
 FIRST = [
     "run",
-    *NAMES,
+    "claim",
+    "verdict",
+    "network",
+    "method",
     "test %",
     "its test %",
     "ticket %",
@@ -153,13 +157,7 @@ def suite(site, name, runs):
     for f in sorted(folder.glob("figures/*.svg")):
         site.copy(f, f"{here}/{f.name}")
         said = notes.get(f.stem, f"## {f.stem}")
-        svg = f.read_text()
-        width = float(re.search(r'<svg [^>]*width="([\d.]+)pt', svg)[1])
-        smallest = min(
-            float(o) for o in re.findall(r"scale\(([\d.]+) -", svg)
-        )  # letters, of 100 points
-        style = f'style="min-width: {0.09 / smallest * width:.0f}px"'  # so that they have 9 pixels
-        text += [said, f"![{plain(said)}]({f.name}){{ {style} }}"]
+        text += [said, f"![{plain(said)}]({f.name}){readable(f)}"]
     rows = []
     for f in runs:
         no_search = {"search": {"exclude": True}}
@@ -258,6 +256,23 @@ def plain(section):
     return shorten(said, 300, placeholder=" …")
 
 
+def readable(path):
+    "A figure's attributes in Markdown: so wide that its smallest letters have 9 pixels"
+    if path.suffix == ".png":  # as much as one of two columns
+        return '{ style="min-width: 713px" }' if Image.open(path).width > 1000 else ""
+    svg = ElementTree.parse(path).getroot()
+    width = float(svg.get("width").removesuffix("pt"))
+    return f'{{ style="min-width: {9 / (100 * smallest(svg)) * width:.0f}px" }}'
+
+
+def smallest(part, scale=1.0):
+    "By how much the letters of a part of an SVG, which are drawn 100 points large, are scaled"
+    if factor := re.search(r"scale\(([\d.]+)", part.get("transform", "")):
+        scale *= float(factor[1])  # exponents are scaled within what is scaled
+    own = scale if part.tag.endswith("}use") else 1.0
+    return min([own, *(smallest(o, scale) for o in part)])
+
+
 def lines_on_white(png):
     "Is it a plot, whose colours may be turned around in the dark? Images and masks may not"
     return (np.array(Image.open(io.BytesIO(png)).convert("L")) > 250).mean() > 0.85
@@ -319,7 +334,7 @@ class Site:
                 meta = yaml.safe_load(src.strip().strip("-"))
                 text.append(f"# {meta['title']}\n\n> {meta.get('description', '')}")
                 if home:
-                    text[-1] = HERO.format(said=text[-1]) + CARDS
+                    text[-1] = HERO.format(said=text[-1])
             elif cell["cell_type"] == "markdown":
                 if title:
                     src = re.sub("^# .*", f"# {title}", src)
@@ -327,6 +342,8 @@ class Site:
                 _, mark, section = outside_code.rpartition("\n#")
                 said = section if mark else said.split("\n")[0] + "\n" + src
                 text.append(self.linked(src, page, source))
+                if home and "## Quickstart" in src:
+                    text.append(CARDS)
             else:
                 shown = re.sub(r"^#\|.*\n", "", src, flags=re.M)
                 if not home and shown.strip() and "#| echo: false" not in src:
@@ -383,7 +400,7 @@ class Site:
         host = cfg.doc_host + cfg.doc_baseurl.rstrip("/") if cfg.doc_host else ""
 
         def link(m):
-            url, anchor = m[1].removeprefix(host), m[2] or ""
+            url, anchor, style = m[1].removeprefix(host), m[2] or "", ""
             if url.startswith("/blob/"):
                 to, anchor = self.pages[url.split("/", 3)[3]], anchor.replace("#L", "#line-0-")
             elif url.startswith("/"):
@@ -396,7 +413,9 @@ class Site:
                 to = self.pages.get(file) or f"files/{file}"
                 if (ROOT / file).is_file() and file not in self.pages:
                     self.copy(ROOT / file, to)
-            return f"]({relpath(to, dirname(page) or '.')}{anchor})"
+                if file.endswith((".svg", ".png")):
+                    style = readable(ROOT / file)
+            return f"]({relpath(to, dirname(page) or '.')}{anchor}){style}"
 
         parts = CODE.split(text)
         parts[::2] = (re.sub(r"\]\(([^)\s#]*)(#[^)\s]*)?\)", link, o) for o in parts[::2])

@@ -353,6 +353,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'mplt.report': { 'mplt.report._draw': ('report.html#_draw', 'mplt/report.py'),
                              'mplt.report._figure': ('report.html#_figure', 'mplt/report.py'),
                              'mplt.report._labels': ('report.html#_labels', 'mplt/report.py'),
+                             'mplt.report._legend': ('report.html#_legend', 'mplt/report.py'),
                              'mplt.report._points': ('report.html#_points', 'mplt/report.py'),
                              'mplt.report._title': ('report.html#_title', 'mplt/report.py'),
                              'mplt.report.accuracy_vs_bytes': ('report.html#accuracy_vs_bytes', 'mplt/report.py'),

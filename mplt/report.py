@@ -16,6 +16,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.ticker import EngFormatter
 
 from .config import Config
 from .errors import UserError, replacing
@@ -325,7 +326,7 @@ def ledger(
     return pd.DataFrame(table)
 
 # %% ../nbs/13_report.ipynb #33ef0dab
-COLORS = {"dense": "black", "bnn-1-32": "C9", "bnn-1-1": "navy", "random": "grey"}
+COLORS = {"dense": "black", "bnn-1-32": "C9", "bnn-1-1": "mediumvioletred", "random": "grey"}
 COLORS |= {"imp": "C3", "imp-reinit": "C4", "imp-random": "C5", "imp-score": "C6"}
 COLORS |= {"imp-binary": "C7", "imp-score-binary": "C8"}
 COLORS |= {"edge-popup": "C2", "mpt-1-32": "C0", "mpt-1-1": "C1"}
@@ -387,6 +388,11 @@ def _draw(ax, panel, x, y):
     ax.set_ylabel(y)
     ax.grid(alpha=0.3)
 
+
+def _legend(ax, columns):
+    place = dict(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
+    ax.legend(**place, fontsize=8, frameon=False)
+
 # %% ../nbs/13_report.ipynb #92ac1d86
 def _figure(points, x, *ys, by=NETWORK):
     "Panels in two columns; in each, one axes for each y"
@@ -407,8 +413,8 @@ def _figure(points, x, *ys, by=NETWORK):
         for ax, y in zip(axs, ys):
             _draw(ax, panel, x, y)
         ax.set_xlabel(x)
-        place = dict(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1 + short)
-        ax.legend(**place, fontsize=8, frameon=False)
+        part.align_ylabels()
+        _legend(ax, columns=1 + short)
     return fig
 
 # %% ../nbs/13_report.ipynb #0dd334a2
@@ -461,14 +467,18 @@ def accuracy_vs_bytes(
     points = _points(rows, ls="none", marker=".", label=rows.method)
     fig = _figure(points.assign(**{BYTES: rows.ticket_bytes}), BYTES, TEST, by="dataset")
     for ax, dataset in zip(fig.axes, rows.dataset.unique()):
-        ax.set(xscale="log", title=dataset)
-        theirs, look = published[published.dataset == dataset], dict(fontsize=7, color="grey")
-        ax.plot(theirs.bytes, 100 * theirs.test_accuracy, "D", color="grey", ms=4)
-        named = theirs[theirs.name != ""].reset_index(drop=True)
-        for o in named.itertuples():
-            ax.annotate(f"  {o.Index + 1}", (o.bytes, 100 * o.test_accuracy), **look)
-        names = "\n".join(f"{i + 1} {name}" for i, name in enumerate(named.name))
-        ax.text(0.98, 0.03, names, transform=ax.transAxes, ha="right", **look)
+        ax.set_title(dataset, fontsize=9)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(EngFormatter("B"))
+        theirs, look = published[published.dataset == dataset], dict(ls="none", color="dimgrey")
+        for n, o in enumerate(theirs[theirs.name != ""].itertuples(), 1):
+            mark = dict(marker=f"${n}$", ms=5.5, mew=0.2, label=o.name)
+            ax.plot(o.bytes, 100 * o.test_accuracy, **mark, **look)
+        unnamed = theirs[theirs.name == ""]
+        if len(unnamed):
+            mark = dict(marker="D", ms=3, label="unnamed")
+            ax.plot(unnamed.bytes, 100 * unnamed.test_accuracy, **mark, **look)
+        _legend(ax, columns=2)
     return fig
 
 # %% ../nbs/13_report.ipynb #b84a7779
@@ -523,7 +533,7 @@ def survivors(
     points = [_points(tickets, **look, **{KEPT: 100 * kept[k]}) for k, look in SURVIVORS.items()]
     fig = _figure(pd.concat(points), KEPT, "layer")
     for ax in fig.axes:
-        ax.set_xlim(left=0)
+        ax.set_xlim(left=-2)  # a mark at 0 in full
         ax.invert_yaxis()
     return fig
 
@@ -540,8 +550,10 @@ def iterations(
         top.plot(o.iteration, o.train_loss, **style)
         top.plot(o.iteration, o.val_loss, ls=":", **style)
         bottom.plot(o.iteration, 100 * o.val_accuracy, **style)
-    top.set(ylabel="loss, nats", yscale="log", title=title)
-    top.legend(top.lines[:2], ["training", "validation"], fontsize=8)
+    top.set(ylabel="loss, nats", yscale="log")
+    top.set_title(title, loc="left", fontsize=9)
+    above = dict(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+    top.legend(top.lines[:2], ["training", "validation"], fontsize=8, **above)
     bottom.set(xlabel="iteration", ylabel="validation accuracy, %")
     for ax in (top, bottom):
         ax.grid(alpha=0.3)
@@ -568,7 +580,8 @@ def save_figure(
     "Write a figure with all its legends, the same bytes each time"
     form = Path(file).suffix[1:]
     metadata = {"Date": None} if form == "svg" else {"Software": None}
-    with plt.rc_context({"svg.hashsalt": "mplt"}), replacing(file) as tmp:
+    plain = {"axes.formatter.min_exponent": 4}  # 0.01, not a power of ten in small print
+    with plt.rc_context({"svg.hashsalt": "mplt"} | plain), replacing(file) as tmp:
         fig.savefig(tmp, format=form, dpi=130, metadata=metadata, bbox_inches="tight")
 
 # %% ../nbs/13_report.ipynb #a43be124

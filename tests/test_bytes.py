@@ -36,17 +36,17 @@ def test_each_file_is_a_point():
     assert len(accuracy_vs_bytes(ours, PUBLISHED).axes) == 1  # a single point is no panel
     more = ours.tail(1).assign(sparsity=0.97, ticket_bytes=9500, config_hash="1" * 12)
     first, second = accuracy_vs_bytes(pd.concat([ours, more]), PUBLISHED).axes
-    marks = [o.get_xydata() for o in first.lines if o.get_marker() in (".", "D")]
+    marks = [o.get_xydata() for o in first.lines if o.get_marker()[0] in ".D$"]
     drawn = {(x, round(y, 6)) for points in marks for x, y in points}
     test = [19, 30, 10, 10, 5]
     assert drawn == {*zip([1000.5, 2000, 3000, 4000, 5000], test)} | {
         (o.bytes, round(100 * o.test_accuracy, 6)) for o in theirs.itertuples()
     }
-    *numbers, names = (o.get_text().strip() for o in first.texts)
-    assert names.split("\n") == [
-        f"{n} {name}" for n, name in zip(numbers, theirs.name, strict=True)
-    ]
-    assert [o.get_text() for o in second.texts] == [""]
+    named = {o.get_label(): o.get_marker() for o in first.lines if o.get_marker()[0] == "$"}
+    assert named == {name: f"${n}$" for n, name in enumerate(theirs.name, 1)}
+    said = [o.get_text() for o in first.get_legend().get_texts()]
+    assert {*named} < {*said} and not first.texts  # nothing is written over a point
+    assert not {*named} & {o.get_text() for o in second.get_legend().get_texts()}
     assert first.get_xscale() == second.get_xscale() == "log"
     assert (first.get_ylabel(), first.get_title()) == (TEST, "mnist")
 

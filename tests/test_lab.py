@@ -7,11 +7,12 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import copy_tree
+from conftest import REPO, copy_tree
 
 from mplt.lab import tickets
 
@@ -39,6 +40,22 @@ FIND = """source => {
     notebook.scrollToItem(index, 'start')
     return index
 }"""
+
+
+def test_what_one_has_changed_stays(tmp_path):
+    "… also when a newer notebook has come"
+    shutil.copy(REPO / "Makefile", tmp_path)
+    theirs, mine = tmp_path / "nbs/explore.ipynb", tmp_path / "nbs/_explore.ipynb"
+    theirs.parent.mkdir()
+    theirs.write_text("first")
+    make = partial(subprocess.run, ["make", "nbs/_explore.ipynb"], cwd=tmp_path, check=True)
+    make()
+    assert mine.read_text() == "first"
+    mine.write_text("changed")
+    theirs.write_text("second")
+    os.utime(theirs, (time.time() + 60,) * 2)
+    make()
+    assert mine.read_text() == "changed"
 
 
 @pytest.fixture(scope="module")

@@ -263,7 +263,7 @@ def test_the_first_command(tmp_path):
     right = 1000 * pd.read_csv(tmp_path / "my-run/summary.csv").test_accuracy.item()
     said = re.search(r"(\d+) of 1,000 test digits are right", readme)[1]
     assert abs(right - int(said)) <= 5
-    assert readme.index("images/ticket.png") < readme.index(said) < readme.index("mplt run --")
+    assert readme.index("images/ticket.svg") < readme.index(said) < readme.index("mplt run --")
 
 
 def test_the_ledger_by_hand():

@@ -1,5 +1,6 @@
 "The documentation site (`make docs`) in a real browser"
 
+import inspect
 import io
 import json
 import re
@@ -7,6 +8,9 @@ import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from itertools import combinations
+from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin
 
 import numpy as np
@@ -140,11 +144,12 @@ def test_a_question_finds_its_guide(page, host, words, first):
     page.goto(host)
     page.keyboard.press("/")
     page.keyboard.type(words)
-    found = page.locator(".md-search-result__link").first
-    expect(found).to_be_visible()
+    found = page.locator(".md-search-result__link")
+    expect(found.first).to_be_visible()
     page.wait_for_timeout(500)  # results of the whole query, not of its first letters
-    url = found.get_attribute("href").split("?")[0]
-    assert url.endswith(first.split("#")[0]), url
+    found = found.nth("#" in first)  # a page comes before the sections of it
+    url = re.sub(r"\?[^#]*", "", found.get_attribute("href")).removeprefix(host)
+    assert url == first
 
 
 def test_search_leaves_executed_runs_out():
@@ -171,14 +176,11 @@ def test_accuracy_in_sight(page, host, name, width):
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(f"{host}results/{name}/index.html#t1-accuracy")
     table = page.locator("#t1-accuracy ~ * table").first
-    heads = table.locator("th").all_inner_texts()
-    column = [o.strip() for o in heads].index("test %")
-    for row in table.locator("tbody tr").all():
-        cell = row.locator("td").nth(column)
-        box = cell.bounding_box()
-        assert box["x"] + box["width"] <= width
+    in_sight(table, "test %", width)
+    column = heads(table).index("test %") + 1
+    for cell in table.locator(f"tbody td:nth-child({column})").all():
         assert cell.evaluate("o => getComputedStyle(o).textAlign") == "right"
-    for n, head in enumerate(heads):
+    for n, head in enumerate(heads(table)):
         values = set(table.locator(f"td:nth-child({n + 1})").all_inner_texts())
         assert len(values) > 1 or "%" in head, f"{head} is always {values}"
     if width == 1400:
@@ -189,27 +191,105 @@ def test_accuracy_in_sight(page, host, name, width):
 
 
 @pytest.mark.parametrize("width", [400, 1400])
-@pytest.mark.parametrize("name", SUITES)
-def test_figures_can_be_read(page, host, name, width):
-    "At most two columns, letters of 9 pixels"
+def test_verdicts_in_sight(page, host, width):
+    "… with the accuracies that they come from"
     page.set_viewport_size({"width": width, "height": 900})
-    page.goto(f"{host}results/{name}/index.html")
-    for image in page.locator("article img").all():
-        svg = (SITE / f"results/{name}" / image.get_attribute("src")).read_text()
-        points = float(re.search(r'width="([\d.]+)pt"', svg)[1])
-        smallest = 100 * min(float(o) for o in re.findall(r"scale\(([\d.]+) -", svg))
+    for name, which in (
+        ("results/cifar10/index.html", "#claims ~ * table"),
+        (
+            "index.html",
+            "table:has(th:text-is('claim'))",
+        ),
+    ):
+        page.goto(host + name)
+        for column in "claim", "verdict", "test %", "its test %":
+            in_sight(page.locator(f"article {which}").first, column, width)
+
+
+def heads(table):
+    return [o.strip() for o in table.locator("th").all_inner_texts()]
+
+
+def in_sight(table, head, width):
+    for cell in table.locator(f"td:nth-child({heads(table).index(head) + 1})").all():
+        box = cell.bounding_box()
+        assert 0 <= box["x"] and box["x"] + box["width"] <= width, head
+
+
+LETTERS = """async image => {   // the sizes of its letters in pixels, which are drawn 100 large
+    const text = await (await fetch(image.src)).text()
+    const svg = new DOMParser().parseFromString(text, 'image/svg+xml').documentElement
+    svg.setAttribute('width', image.offsetWidth)
+    svg.removeAttribute('height')
+    document.body.append(svg)
+    const letters = [...svg.querySelectorAll('use')].filter(o => o.href.baseVal.startsWith('#DejaVu'))
+    const sizes = letters.map(o => o.getCTM()).map(m => 100 * Math.hypot(m.c, m.d))
+    svg.remove()
+    return sizes
+}"""
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("name", ["index.html", *(f"results/{o}/index.html" for o in SUITES)])
+def test_figures_can_be_read(page, host, name, width):
+    "At most two columns, letters of 9 pixels, exponents among them"
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(host + name)
+    for image in page.locator("article img[src$='.svg']").all():
         image.scroll_into_view_if_needed()
-        assert smallest * image.bounding_box()["width"] / points > 8.9
+        assert min(image.evaluate(LETTERS)) > 8.9, image.get_attribute("src")
+        svg = page.request.get(urljoin(page.url, image.get_attribute("src"))).text()
         left = re.findall(r'<g id="axes_\d+">\s*<g id="patch_\d+">\s*<path d="M ([\d.]+) ', svg)
         assert len({round(float(o) / 280) for o in left}) <= 2
 
 
-def test_figures_are_dark_in_the_dark(page, host):
+IN_THE_DARK = ["index.html", "binarize.html", "data.html", "report.html"]
+
+
+@pytest.mark.parametrize("name", [*IN_THE_DARK, *(f"results/{o}/index.html" for o in SUITES)])
+def test_figures_are_dark_in_the_dark(page, host, name):
+    "… all but photographs, digits and masks"
     page.emulate_media(color_scheme="dark")
-    for name, picture, dark in ("binarize.html", "img", True), ("data.html", "img.picture", False):
-        page.goto(host + name)
-        shot = page.locator(f"article {picture}").first.screenshot()
-        assert (np.array(Image.open(io.BytesIO(shot)).convert("L")).mean() < 100) == dark
+    page.goto(host + name)
+    for image in page.locator("article img").all():
+        image.scroll_into_view_if_needed()
+        light = np.array(Image.open(io.BytesIO(image.screenshot())).convert("L")).mean()
+        as_it_is = image.evaluate("o => o.matches(`.picture, [src$='ticket.svg']`)")
+        assert (light < 100) != as_it_is, image.get_attribute("src")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_methods_have_colours_of_their_own(page, host, scheme):
+    page.emulate_media(color_scheme=scheme)
+    page.goto(host + "results/mnist/index.html")
+    colours = {}
+    for line in page.locator(".chart .lines label").all():
+        shot = np.array(Image.open(io.BytesIO(line.locator(".mark").screenshot())).convert("RGB"))
+        colours[line.inner_text().split(",")[0]] = shot[shot.shape[0] // 2, shot.shape[1] // 2]
+    assert {"dense", "bnn-1-1", "mpt-1-1"} < {*colours}
+    for (a, one), (b, other) in combinations(colours.items(), 2):
+        assert np.linalg.norm(one.astype(float) - other) > 45, (a, b)
+
+
+def test_api_shows_arguments(page, host):
+    page.goto(host + "api/index.html")
+    calls = page.locator("article td:first-child a")
+    seen = {}
+    for href, said in calls.evaluate_all(
+        "all => all.map(o => [o.getAttribute('href'), o.innerText])"
+    ):
+        seen.setdefault(Path(urldefrag(href)[0]).stem, []).append(said)
+    assert len(seen) > 15
+    for chapter in "mask", "binarize", "ticket", "prune":
+        module = import_module(f"mplt.{chapter}")
+        for said in seen[chapter]:
+            name, _, arguments = said.rstrip(")").partition("(")
+            wanted = inspect.signature(getattr(module, name)).parameters
+            assert [o for o in wanted if not re.search(rf"\b{o}\b", arguments)] == [], said
+    page.goto(host + "mask.html")
+    shown = page.locator("#topk_mask ~ .highlight").first
+    expect(shown).to_contain_text("def topk_mask(")
+    expect(shown).to_contain_text("sparsity")
 
 
 def test_code_needs_no_scrolling(page, host):
@@ -242,21 +322,30 @@ def test_chart(page, host, width):
     assert 0 < chart.locator("circle").count() < dots
 
 
-def test_first_sight(page, host):
-    "What a ticket is, what was measured, where one runs, two commands: in this order, on two screens"
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width, screens", [(400, 3), (1400, 2)])
+def test_first_sight(page, host, scheme, width, screens):
+    """What a ticket is, what was measured, with the evidence, where one runs, two commands: in this order,
+    on two screens, or three of a telephone"""
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 900})
     page.goto(host)
     seen = [
         page.get_by_role("heading", name="mplt"),
-        page.locator("article img[src$='ticket.png']"),
+        page.locator("article img[src$='ticket.svg']"),
         page.locator("article p", has_text=re.compile(r"\d ± \d.* %")).first,
+        page.locator("article img[src$='conv4.svg']"),
         page.locator("article img[src$='try.png']"),
+        page.locator("article table", has_text="mpt-1-32").first,
+        page.locator("article .highlight", has_text="pip install").first,
         page.locator("article .highlight", has_text="mplt run").first,
     ]
     places = [o.bounding_box() for o in seen]
-    tops = [o["y"] for o in places]
-    assert tops == sorted(tops)
+    tops = [o["y"] for o in places if o != places[4]]
+    assert tops == sorted(tops) and places[4]["y"] > places[2]["y"]
+    assert all(0 <= o["x"] and o["x"] + o["width"] <= width for o in places)
     assert places[1]["y"] + places[1]["height"] < 900
-    assert places[-1]["y"] + places[-1]["height"] < 1800
+    assert places[-1]["y"] + places[-1]["height"] < 900 * screens
     assert page.locator(".four li").count() == 4
     page.locator(".hero a", has_text="Try it").click()
     page.wait_for_url("**/try.html")
