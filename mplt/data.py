@@ -41,7 +41,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
 import mplt
-from .errors import UserError, pick, replacing
+from .errors import UserError, pick, replacing, told_number
 
 # %% ../nbs/01_data.ipynb #c71224fd
 PACKAGE = Path(mplt.__file__).parent  # in the repository, if it is installed as editable
@@ -517,7 +517,7 @@ def readers() -> int:  # 0: photographs are read when they are needed
     "Processes that read ahead, for each that trains: as many as there are cores; none where it may have none"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     may = not multiprocessing.current_process().daemon
-    return int(may) * max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return int(may) * max(1, cores // max(1, told_number("LOCAL_WORLD_SIZE", 1)))
 
 
 @dataclass(frozen=True, eq=False)
