@@ -733,7 +733,7 @@ def pictures(draw, folder):
     dataset = "folder:imagenet --side 12" if own else "imagenet"
     given = f"run --dataset {dataset} --arch fc1 --width 0.1 --epochs 1 --batch_size 9 --out run"
     os.environ["MPLT_DATA"] = str(folder)
-    return lambda: main(given.split()), dict(names=[name], keeps=False)
+    return lambda: main(given.split()), dict(names=[name, "imagenet"], keeps=False)
 
 
 def packed_data(draw, folder):
