@@ -561,7 +561,9 @@ def paths(draw, folder):
 
     lines = None if "import" in use else 1
     return do, dict(
-        names=["working folder"] if gone else [path or use.split()[-2]],
+        names=["working folder"]
+        if gone
+        else [path or use.split()[-2], "quick", *["NUL"] * ("\0" in path)],
         keeps="run" not in use and "export" not in use,
         lines=lines,
     )
@@ -590,15 +592,15 @@ def disks(draw, folder):
     def do():
         if readonly:
 
-            def refuse(*_, **__):
-                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            def refuse(path, *_, **__):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
             writes = io.open
 
             def only_reading(file, mode="r", *args, **kwargs):
                 inside = not isinstance(file, int) and "/dev" not in str(file)
                 return (
-                    refuse()
+                    refuse(file)
                     if inside and set(mode) & set("wax+")
                     else writes(file, mode, *args, **kwargs)
                 )
@@ -617,7 +619,12 @@ def disks(draw, folder):
             )
         return main(words.split())
 
-    return do, dict(keeps=False, names=[words.split()[-1]], whole=["good", "old.md"], pipes=True)
+    return do, dict(
+        keeps=False,
+        names=[words.split()[-1], "new.png", folder.name, "run"],
+        whole=["good", "old.md"],
+        pipes=True,
+    )
 
 
 STREAMS = ["closed", "full", "gone", "ascii", "fine"]
