@@ -27,6 +27,8 @@ from mplt.report import PRUNED, TEST, _points, gather, over_seeds
 ROOT = Path(__file__).parent.parent
 VENDORED = ["katex/dist", "tablesort/dist", "iframe-worker/shim"]
 TAGS = "div table thead tbody tr th td p pre code b i em strong".split()
+ACTIVE = "script style iframe frame object embed applet base meta link form input button".split()
+ACTIVE += "textarea select template svg math noscript".split()
 CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.M | re.S)
 NAMES = ["claim", "verdict", "of", "network", "method"]  # what a row of a table is about
 FIRST = [
@@ -308,6 +310,64 @@ def cleaned(html):
     cleaner.feed(html)
     cleaner.close()
     return "".join(cleaner.kept)
+
+
+class Harmless(HTMLParser):
+    "A page's HTML as it is, without what could run, post or frame, wherever it came from"
+
+    def __init__(self):
+        super().__init__(convert_charrefs=False)
+        self.kept, self.hidden = [], False
+
+    def handle_starttag(self, tag, attributes):
+        data_only = ("type", "application/json") in attributes
+        if tag in ACTIVE and not data_only:
+            self.hidden = tag in ("style", "script")
+            return
+        good = [(k, v or "") for k, v in attributes if may_stay(k, v or "")]
+        said = "".join(f' {k}="{escape(v)}"' for k, v in good)
+        whole = len(good) == len(attributes)
+        self.kept.append(self.get_starttag_text() if whole else f"<{tag}{said}>")
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.hidden = False
+
+    def handle_endtag(self, tag):
+        if tag not in ACTIVE or (tag == "script" and not self.hidden):
+            self.kept.append(f"</{tag}>")
+        self.hidden = False
+
+    def handle_data(self, text):
+        if not self.hidden:
+            self.kept.append(text)
+
+    def handle_entityref(self, name):
+        self.kept.append(f"&{name};")
+
+    def handle_charref(self, name):
+        self.kept.append(f"&#{name};")
+
+
+def may_stay(name, value):
+    "Is an attribute one that runs nothing?"
+    scheme = re.match("([^/?#.]*?):", re.sub(r"[\x00-\x20]", "", value).lower())
+    leads = name.rpartition(":")[2] in ("href", "src", "data", "poster", "background", "srcset")
+    harmless = not scheme or scheme[1] in ("http", "https", "mailto")
+    return not re.match("on|srcdoc|form|action", name) and (harmless or not leads)
+
+
+def harmless(html):
+    "The HTML of a page, made from Markdown that anybody may have written, without what could run"
+    cleaner = Harmless()
+    cleaner.feed(html)
+    cleaner.close()
+    return "".join(cleaner.kept)
+
+
+def on_page_content(html, page, **_):
+    "What is shown of notebooks and their outputs is read and not run; the page Try it runs our own"
+    return html if page.file.src_uri == "try.md" else harmless(html)
 
 
 class Site:

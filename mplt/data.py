@@ -36,7 +36,7 @@ from fastcore.basics import noop
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
-from .errors import UserError, pick, replacing
+from .errors import UserError, pick, replacing, told_number
 from .names import PACKAGE, SOURCES, Source, _folder, machine, place_of
 
 # %% ../nbs/01_data.ipynb #a30d2f9d
@@ -400,7 +400,7 @@ def readers() -> int:  # 0: photographs are read when they are needed
     "Processes that read ahead, for each that trains: as many as there are cores; none where it may have none"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     may = not multiprocessing.current_process().daemon
-    return int(may) * max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return int(may) * max(1, cores // max(1, told_number("LOCAL_WORLD_SIZE", 1)))
 
 
 @dataclass(frozen=True, eq=False)

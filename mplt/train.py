@@ -12,7 +12,6 @@ __all__ = ['SAVED', 'BAR', 'SAVE_EVERY', 'log', 'device', 'processes', 'my_share
 import ctypes
 import logging
 import math
-import os
 import signal
 import threading
 import time
@@ -33,7 +32,7 @@ from tqdm import tqdm
 from .binarize import set_progress
 from .config import Config
 from .data import Images, Source, batches
-from .errors import Stopped, UserError, may_say, pick, replacing
+from .errors import Stopped, UserError, may_say, pick, replacing, told_number
 from .prune import rewind, snapshot, sparsity_at
 from .subnet import set_sparsity
 
@@ -97,14 +96,14 @@ def joined(
     where: torch.device,  # Where this process computes; its own GPU, if each has one
 ):
     "Be one of the processes that `torchrun` has started, if it has started more than one"
-    if int(os.environ.get("WORLD_SIZE", 1)) < 2:
+    if told_number("WORLD_SIZE", 1) < 2:
         yield
         return
     if where.type == "mps":
         raise UserError(
             "many processes train on CPUs or on CUDA GPUs, not on mps: set MPLT_DEVICE=cpu"
         )
-    number, told = int(os.environ["LOCAL_RANK"]), logging.getLogger("mplt")
+    number, told = told_number("LOCAL_RANK"), logging.getLogger("mplt")
     if where.type == "cuda":
         if number >= torch.cuda.device_count():
             what = f"{torch.cuda.device_count()} GPUs are too few for the processes that were started here"

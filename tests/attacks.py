@@ -34,6 +34,7 @@ from safetensors.torch import save as tensor_bytes
 from mplt import ticket
 from mplt.command import cli, main
 from mplt.config import SETTINGS
+from mplt.errors import shown
 from mplt.mask import removed
 from mplt.models import ARCHS, build
 from mplt.subnet import METHODS, Subnet, as_subnet, make_bare, originals
@@ -215,12 +216,12 @@ def sizes(draw, folder):
     size = ticket.write_file(folder / "bad", header, tensors)
 
     def do():
-        status, few = main("ticket verify bad".split()), weights <= max(2**23, 8 * size)
+        status, few = main("ticket verify bad".split()), size >= 10**6 or weights <= 2**23
         assert (status == 0) == few, f"{weights} weights, {size} bytes: {header['spec']}"
         return status
 
     small = size < 10**6
-    return do, dict(seconds=SECONDS if small else 20, mib=MIB if small else 600)
+    return do, dict(names=["bad"], seconds=SECONDS if small else 20, mib=MIB if small else 600)
 
 
 def with_tail(draw, header, content):
@@ -296,7 +297,7 @@ def tickets(draw, folder):
             assert not refused, f"a {kind} that has to be refused is taken"
         return status
 
-    return do, dict(seconds=SECONDS if act in ACTS[:2] else 20, mib=MIB)
+    return do, dict(names=act.split()[1:], seconds=SECONDS if act in ACTS[:2] else 20, mib=MIB)
 
 
 # runs, parameters, settings, the command line
@@ -329,8 +330,10 @@ def runs(draw, folder):
         elif what == "empty":
             file.write_bytes(b"")
     if draw(st.booleans()):
-        return lambda: main(f"run {said} --out run".split()), dict(keeps=False)
-    return lambda: main(["runs", "import", "."]), dict(keeps=False, lines=None)
+        return lambda: main(f"run {said} --out run".split()), dict(
+            names=["run", "run/"], keeps=False
+        )
+    return lambda: main(["runs", "import", "."]), dict(names=["run"], keeps=False, lines=None)
 
 
 PARAMS = "suite: tiny\nroot: ''\ndefaults: {limit: 60}\nruns:\n"
@@ -396,7 +399,7 @@ def params(draw, folder):
         )
         file.write_text(json.dumps(changed(draw, tree)))
     what = draw(st.sampled_from([["check"], ["check", "tiny"], ["sweep", "tiny", "no"]]))
-    return lambda: main(what), dict(keeps=False, names=False)
+    return lambda: main(what), dict(keeps=False, names=["params.yaml", "suite"])
 
 
 THREADS = [
@@ -441,12 +444,14 @@ def machine_settings(draw, folder):
     )
     if draw(st.booleans()):
         name = draw(
-            st.sampled_from(["MPLT_THREADS", "MPLT_DATA", "MPLT_DATA_MIRROR", "MPLT_DEVICE"])
+            st.sampled_from(
+                ["MPLT_THREADS", "MPLT_DATA", "MPLT_DATA_MIRROR", "MPLT_DEVICE", "WORLD_SIZE"]
+            )
         )
         env[name] = draw(
             st.sampled_from([o for o in THREADS + WORDS if "\0" not in o and "\ud800" not in o])
         )
-        if name == "MPLT_THREADS":
+        if name in ("MPLT_THREADS", "WORLD_SIZE"):
             command = f"run {TINY} --out run"
     else:
         raw = draw(st.sampled_from(INI)).replace(b"%s", draw(st.sampled_from(ODD)))
@@ -463,7 +468,7 @@ def machine_settings(draw, folder):
         assert torch.get_num_threads() <= 256, "too many threads"
         return status
 
-    return do, dict(keeps=False, names=False)
+    return do, dict(keeps=False, names=["settings.ini", *env])
 
 
 def command_line(draw, folder):
@@ -494,7 +499,7 @@ def command_line(draw, folder):
     # no NUL gets into a command line
     said = [o.replace("\0", "") for o in said]
     return lambda: main(said), dict(
-        keeps=False, names=False, lines=None if names[0] == "runs" else 1
+        keeps=False, names=said, lines=None if names[0] == "runs" else 1
     )
 
 
@@ -556,8 +561,9 @@ def paths(draw, folder):
 
     lines = None if "import" in use else 1
     return do, dict(
-        names=not gone and bool(path),
-        path=path,
+        names=["working folder"]
+        if gone
+        else [path or use.split()[-2], "quick", *["NUL"] * ("\0" in path)],
         keeps="run" not in use and "export" not in use,
         lines=lines,
     )
@@ -586,15 +592,15 @@ def disks(draw, folder):
     def do():
         if readonly:
 
-            def refuse(*_, **__):
-                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            def refuse(path, *_, **__):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
             writes = io.open
 
             def only_reading(file, mode="r", *args, **kwargs):
                 inside = not isinstance(file, int) and "/dev" not in str(file)
                 return (
-                    refuse()
+                    refuse(file)
                     if inside and set(mode) & set("wax+")
                     else writes(file, mode, *args, **kwargs)
                 )
@@ -613,7 +619,12 @@ def disks(draw, folder):
             )
         return main(words.split())
 
-    return do, dict(keeps=False, names=False, whole=["good", "old.md"], pipes=True)
+    return do, dict(
+        keeps=False,
+        names=[words.split()[-1], "new.png", folder.name, "run"],
+        whole=["good", "old.md"],
+        pipes=True,
+    )
 
 
 STREAMS = ["closed", "full", "gone", "ascii", "fine"]
@@ -655,7 +666,8 @@ def streams(draw, folder):
         return main(use.split())
 
     lines = None if err in ("closed", "full", "gone") else 1
-    return do, dict(keeps=False, names=False, lines=lines, statuses=(0, 2, 141))
+    names = ["output", *use.split()]
+    return do, dict(keeps=False, names=names, lines=lines, statuses=(0, 2, 141))
 
 
 def memory(draw, folder):
@@ -675,7 +687,7 @@ def memory(draw, folder):
         )
         return main(use.split())
 
-    return do, dict(keeps=False, names=False)
+    return do, dict(keeps=False, names=["memory"])
 
 
 # pictures
@@ -713,7 +725,7 @@ def pictures(draw, folder):
     name = draw(st.sampled_from(["x.png", "x.jpg", "x.ppm", "x.npy"]))
     if draw(st.booleans()):
         (folder / name).write_bytes(picture(draw))
-        return lambda: main(["ticket", "classify", "good", name]), dict(mib=MIB, lines=1)
+        return lambda: main(["ticket", "classify", "good", name]), dict(names=[name], mib=MIB)
     name = name.replace("npy", "png")
     for part in "train", "val":
         for i in "ab":
@@ -724,9 +736,11 @@ def pictures(draw, folder):
                 )
     part = draw(st.sampled_from(["train", "val"]))
     (folder / f"imagenet/{part}/a/{name}").write_bytes(picture(draw))
-    given = "run --dataset imagenet --arch fc1 --width 0.1 --epochs 1 --batch_size 9 --out run"
+    own = draw(st.booleans())  # decoded as a whole before, and not when it is its turn
+    dataset = "folder:imagenet --side 12" if own else "imagenet"
+    given = f"run --dataset {dataset} --arch fc1 --width 0.1 --epochs 1 --batch_size 9 --out run"
     os.environ["MPLT_DATA"] = str(folder)
-    return lambda: main(given.split()), dict(keeps=False, mib=1500)
+    return lambda: main(given.split()), dict(names=[name, "imagenet"], keeps=False)
 
 
 def packed_data(draw, folder):
@@ -763,7 +777,7 @@ def packed_data(draw, folder):
         os.environ["MPLT_DATA"] = str(folder)
         return main(f"run {TINY} --out run".split())
 
-    return do, dict(keeps=False, names=False, mib=600)
+    return do, dict(keeps=False, names=[file.split("-")[0]], mib=600)
 
 
 def own_arrays(draw, folder):
@@ -786,7 +800,7 @@ def own_arrays(draw, folder):
     if what == "bits":
         (folder / "own.npz").write_bytes(bits_of(draw, (folder / "own.npz").read_bytes()))
     given = "run --dataset npz:own.npz --arch fc1 --width 0.1 --epochs 1 --batch_size 9 --out run"
-    return lambda: main(given.split()), dict(keeps=False, names=False, mib=600)
+    return lambda: main(given.split()), dict(keeps=False, names=["own.npz"], mib=600)
 
 
 CLASSES = [
@@ -802,7 +816,7 @@ CLASSES = [
     memory,
     pictures,
 ]
-CLASSES += [packed_data]
+CLASSES += [packed_data, own_arrays]
 
 
 # how it ends
@@ -864,8 +878,14 @@ def attempt(do, folder, pipes=False):
     )
 
 
+def named(names, said):
+    "Does a sentence say one of these words, as a terminal may have them? Of a long one the beginning"
+    beginnings = {shown(o.replace("\n", " ")).strip("- ")[:20] for o in names} - {""}
+    return any(re.search(rf"(?<!\w){re.escape(o)}", said) for o in beginnings)
+
+
 def verdict(
-    end, before, after, lines=1, keeps=True, statuses=(0, 2), seconds=30, mib=1500, whole=(), **_
+    end, before, after, names, lines=1, keeps=True, statuses=(0, 2), seconds=30, mib=1500, whole=()
 ):
     "What is wrong with how it ended; '' if nothing is"
     said = [o for o in end.err.strip("\n").split("\n") if o]
@@ -875,6 +895,8 @@ def verdict(
         return f"status {end.status}: {said[-1] if said else ''}"
     if end.status == 2 and lines and (len(last) != lines or said[-1] != last[-1]):
         return f"no sentence: {said}"
+    if end.status == 2 and said and not named(names, said[-1] if lines else end.out + end.err):
+        return f"names none of {[str(o)[:40] for o in names]}: {said[-1]}"
     if "Traceback" in end.err or "Error ignored" in end.err or "Exception ignored" in end.err:
         return f"traceback: {said[-1]}"
     if odd:

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 from attacks import attempt, verdict
+from bs4 import BeautifulSoup
 from conftest import REPO
+from markdown import markdown
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the attacks use what Linux has")
@@ -28,6 +30,8 @@ def test_hostile_input():
         (dict(status=-11), {"a": b"1"}, "status -11"),
         (dict(err=""), {"a": b"1"}, "no sentence"),
         (dict(err="mplt: one\nmplt: two\n"), {"a": b"1"}, "no sentence"),
+        (dict(err="mplt: something is wrong\n"), {"a": b"1"}, "names none of ['one', 'other']"),
+        (dict(err="mplt: someone is wrong\n"), {"a": b"1"}, "names none of"),
         (dict(err="Traceback …\nmplt: one\n"), {"a": b"1"}, "traceback"),
         (dict(out="\x1b[31m"), {"a": b"1"}, "raw '\\x1b' on the terminal"),
         (dict(seconds=31), {"a": b"1"}, "31.0 s of CPU"),
@@ -39,7 +43,7 @@ def test_hostile_input():
 )
 def test_the_judge_notices(end, after, says):
     how = dict(status=2, out="", err="mplt: one\n", seconds=0, mib=0)
-    said = verdict(SimpleNamespace(**how | end), {"a": b"1"}, after)
+    said = verdict(SimpleNamespace(**how | end), {"a": b"1"}, after, ["one", "other"])
     assert says in said and bool(said) == bool(says)
 
 
@@ -61,3 +65,95 @@ def test_html_of_a_notebook_is_text_and_tables_on_the_site(monkeypatch):
     assert (
         cleaned("&lt;script&gt;<iframe src='//x'></iframe><sty<style>le>") == "&lt;script&gt;le&gt;"
     )
+
+
+SCHEMES = [
+    "javascript:x()",
+    "JaVaScript:x()",
+    "java\tscript:x()",
+    "&#106;avascript:x()",
+    "\x01javascript:x()",
+]
+SCHEMES += ["vbscript:x", "data:text/html,x", "javascript&colon;x()"]
+CARRIERS = [
+    "[a]({})",
+    "[a](<{}>)",
+    "[a]({} 'title')",
+    "[a][b]\n\n[b]: {}",
+    "<{}>",
+    "![a]({})",
+    "<a href='{}'>a",
+]
+CARRIERS += [
+    '<img src="{}"/>',
+    "<svg><a xlink:href={}>a</a></svg>",
+    "<form action='{}'><button>",
+    "<base href={}>",
+]
+CARRIERS += [
+    "<iframe src={}>",
+    "<iframe srcdoc='<a href={}>'>",
+    "<object data={}>",
+    "<a\nhref\n=\n{}>",
+    "<math href={}>",
+]
+HANDLERS = [
+    "<p onclick='x()'>a</p>",
+    "a\n{{ onclick=x() }}",
+    "# a {{ onmouseover='x()' }}",
+    "<script>x()</script>",
+]
+HANDLERS += [
+    "<img src=a onerror=x()>",
+    "<ScRiPt src=//x></sCrIpT>",
+    "<div markdown onload=x>\n*a*\n</div>",
+]
+HANDLERS += [
+    "<script type=module>x()</script>",
+    "<details open ontoggle=x()>",
+    "<p/onclick=x()>",
+    "<style>@import'x'",
+]
+PLACES = [
+    "{}",
+    "- {}",
+    "> {}",
+    "| a | b |\n|---|---|\n| {} | c |",
+    "/// note\n{}\n///",
+    "text *with {}* more",
+]
+
+
+def test_markdown_of_a_notebook_runs_nothing_on_the_site(monkeypatch):
+    "Rendered as MkDocs does, then looked through by another parser"
+    monkeypatch.syspath_prepend(REPO / "docs")
+    from pages import harmless
+
+    names = "admonition attr_list md_in_html footnotes tables pymdownx.superfences".split()
+    names += ["pymdownx.blocks.admonition", "pymdownx.arithmatex"]
+    how = dict(extensions=names, extension_configs={names[-1]: dict(generic=True)})
+    evil = [o.format(s) for o in CARRIERS for s in SCHEMES] + [o.format() for o in HANDLERS]
+    found = 0
+    for said in (place.replace("{}", o) for place in PLACES for o in evil):
+        html = markdown(said, **how)
+        found += bool(list(runs(html)))
+        assert not list(runs(harmless(html))), said
+        assert harmless(harmless(html)) == harmless(html)
+    assert found > 100  # which the test would see
+    fine = markdown(
+        "# T {#t}\n[a](b.md) <https://c.org> $x<y$ &copy; 1 &lt; 2\n\n```\n<script>\n```",
+        **how,
+    )
+    fine += '<script type="application/json">{"a": "<b>"}</script><img src="x.png"/>'
+    assert harmless(fine) == fine
+
+
+def runs(html):
+    "What in HTML runs, posts or frames"
+    for tag in BeautifulSoup(html, "html.parser").find_all(True):
+        if tag.name in "script style iframe object base form svg math".split():
+            yield tag.name
+        for name, value in tag.attrs.items():
+            value = "".join(o for o in str(value).lower() if o > " ")
+            if name.startswith("on") or value.startswith(("javascript:", "vbscript:", "data:")):
+                yield name
