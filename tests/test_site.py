@@ -147,7 +147,7 @@ def test_a_question_finds_its_guide(page, host, words, first):
     found = page.locator(".md-search-result__link")
     expect(found.first).to_be_visible()
     page.wait_for_timeout(500)  # results of the whole query, not of its first letters
-    found = found.nth("#" in first)  # a page comes before the sections of it
+    found = found.nth(int("#" in first))  # a page comes before the sections of it
     url = re.sub(r"\?[^#]*", "", found.get_attribute("href")).removeprefix(host)
     assert url == first
 
