@@ -659,10 +659,11 @@ def ending(e: BaseException) -> tuple:  # A sentence and the exit status
     if isinstance(e, OSError):
         what = f"{e.filename or 'a file or the output'}: {e.strerror or e}"
         return f"{what}: is it there, may you use it, and is there space?", 2
+    none_left = "can.t allocate|out of memory|new thread|failed to map segment"
+    if isinstance(e, MemoryError) or re.search(none_left, str(e)):
+        return "there is too little memory: close other programs, or take a smaller network", 2
     if isinstance(e, ImportError):
         return f"{e}: install mplt anew", 2
-    if isinstance(e, MemoryError) or re.search("can.t allocate|out of memory|new thread", str(e)):
-        return "there is too little memory: close other programs, or take a smaller network", 2
     raise e
 
 
