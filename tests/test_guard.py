@@ -6,7 +6,7 @@ import pytest
 from conftest import REPO
 
 from mplt import engine, ticket
-from mplt.command import main
+from mplt.command import ending, main
 from mplt.config import config
 from mplt.data import SOURCES
 from mplt.experiment import threads
@@ -110,3 +110,14 @@ def test_a_stage_stumbles_as_the_command_does(stage, tmp_path, monkeypatch, caps
     (tmp_path / "params.yaml").write_text("suite: x\nroot: ''\n")
     status, said = engine.main(), capsys.readouterr().err
     assert status == 2 and said.startswith("mplt-stage: ") and "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    "error, says",
+    [
+        (ImportError("ft2font.so: failed to map segment from shared object"), "too little memory"),
+        (ImportError("No module named 'torchvision'"), "install mplt anew"),
+    ],
+)
+def test_a_library_that_does_not_load(error, says):
+    assert says in ending(error)[0]
