@@ -92,7 +92,7 @@ def test_a_ticket_made_by_hand_falls_to_chance(tmp_path, monkeypatch):
     part, w = masked(net)["1"], originals(net)["1"]
     part.scores.data += (w.sign() == wanted).float()
     plain = nn.Sequential(nn.Flatten(), nn.Linear(200, 10, bias=False))
-    monkeypatch.setattr(ticket, "load", lambda file, model: plain)
+    monkeypatch.setattr(ticket, "load", lambda file, model, large: plain)
     images = SimpleNamespace(**dict.fromkeys(("train", "val", "test"), Images(x, y)))
     leave_controls(tmp_path, config(sparsity=0.5), SOURCES["mnist"], images, net)
     found = pd.read_csv(tmp_path / "controls.csv").set_index("control").test_accuracy
