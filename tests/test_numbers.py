@@ -126,6 +126,13 @@ def of_cifar10():
     yield "Its signs taken afterwards are worth far less than"
     assert signs > conv4[conv4.method == "bnn-1-1"].test_accuracy.max()
     yield "the random ones do not come off worse"
+    tried = conv4.query('sparsity == 0.5 or method in ("dense", "imp", "bnn-1-32")')
+    tried = tried.groupby("method").variant.nunique()
+    assert tried[["mpt-1-32", "dense"]].tolist() == [3, 2]
+    assert set(tried[["edge-popup", "imp", "bnn-1-32"]]) == {1}
+    yield "three settings of mpt-1-32 were tried, of dense two, and of edge-popup, imp and bnn-1-32 one"
+    plain = test("cifar10", "conv4", "mpt-1-32", 0.5)
+    yield f"with the settings of the others, mpt-1-32 is right about {plain:.1f} %"
     imp = o.query('method == "imp"')
     yield f"`imp` trains for {imp.epochs.unique().item()} epochs at a time here"
     assert imp.test_accuracy.iloc[0] < conv4[conv4.method == "dense"].test_accuracy.min()
