@@ -155,10 +155,10 @@ def test_a_logger_that_fails_loses_nothing(done, tmp_path, monkeypatch, capsys):
     def full(library, folder, c):
         yield lambda numbers, step: 1 / (step < 8)
 
-    monkeypatch.setitem(LOGGERS, "full", ("builtins", full))
+    monkeypatch.setitem(LOGGERS, "wandb", ("builtins", full))
     args = [*f"run {ARGS} --out".split(), str(tmp_path / "run")]
-    assert command.main([*args, "--log", "full"]) == 2
-    assert "full failed (ZeroDivisionError: " in capsys.readouterr().err.splitlines()[-1]
+    assert command.main([*args, "--log", "wandb"]) == 2
+    assert "wandb failed (ZeroDivisionError: " in capsys.readouterr().err.splitlines()[-1]
     assert len(pd.read_csv(tmp_path / "run/curves.csv")) == 2
     assert command.main(args) == 0
     assert (tmp_path / "run/curves.csv").read_bytes() == (done[0] / "curves.csv").read_bytes()
@@ -167,8 +167,8 @@ def test_a_logger_that_fails_loses_nothing(done, tmp_path, monkeypatch, capsys):
 def test_finished_before(done, monkeypatch, capsys):
     "The same command says so, computes nothing and tells nobody"
     monkeypatch.setattr(experiment, "fit", None)
-    monkeypatch.setitem(LOGGERS, "none", None)
-    args = [*f"run {ARGS} --log none --out".split(), str(done[0])]
+    monkeypatch.setitem(LOGGERS, "wandb", None)
+    args = [*f"run {ARGS} --log wandb --out".split(), str(done[0])]
     assert command.main(args) == 0
     assert f"finished before, in {done[0]}" in capsys.readouterr().out
 
