@@ -304,12 +304,16 @@ class Cleaned(HTMLParser):
             self.kept.append(escape(text))
 
 
-def cleaned(html):
-    "HTML that a notebook has left, without what could run or reach another site"
-    cleaner = Cleaned()
+def kept(cleaner, html):
+    "What a cleaner leaves of HTML"
     cleaner.feed(html)
     cleaner.close()
     return "".join(cleaner.kept)
+
+
+def cleaned(html):
+    "HTML that a notebook has left, without what could run or reach another site"
+    return kept(Cleaned(), html)
 
 
 class Harmless(HTMLParser):
@@ -359,10 +363,7 @@ def may_stay(name, value):
 
 def harmless(html):
     "The HTML of a page, made from Markdown that anybody may have written, without what could run"
-    cleaner = Harmless()
-    cleaner.feed(html)
-    cleaner.close()
-    return "".join(cleaner.kept)
+    return kept(Harmless(), html)
 
 
 def on_page_content(html, page, **_):
