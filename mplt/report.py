@@ -91,9 +91,9 @@ def leading(
     levels: pd.DataFrame,  # Rows of levels.csv
 ) -> pd.DataFrame:  # Some of them
     "Of each network, method, BN and scope the way of training with the highest validation accuracy"
-    rows = variants(levels)
-    ways = rows.groupby([*NETWORK, *LINE]).ngroup()
-    ranked = rows.assign(way=ways).sort_values("val_accuracy")
+    settings = [f.name for f in fields(Config) if f.name in levels]
+    ways = levels.groupby([o for o in settings if o not in ("sparsity", "seed")]).ngroup()
+    ranked = levels.assign(way=ways).sort_values("val_accuracy")
     first = ranked.drop_duplicates([*NETWORK, "method", "bn", "scope"], keep="last")
     return levels[ways.isin(first.way)]
 

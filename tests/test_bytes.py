@@ -1,11 +1,15 @@
-"Accuracy for its bytes: table T4 and figure F7"
+"Accuracy for its bytes: table T4 and figure F7; what a line of a figure is made of"
+
+from dataclasses import fields
 
 import pandas as pd
+import pytest
 from conftest import REPO
 
-from mplt.config import config
+from mplt.config import Config, config
 from mplt.experiment import config_hash
-from mplt.report import TEST, accuracy_vs_bytes, table4
+from mplt.pipeline import run_folders
+from mplt.report import TEST, accuracy_vs_bytes, gather, leading, table4
 
 PUBLISHED = pd.read_csv(REPO / "data/published_bytes.csv", keep_default_na=False)
 
@@ -54,3 +58,12 @@ def test_each_file_is_a_point():
 def test_what_others_report_has_a_source():
     assert (PUBLISHED.bytes > 0).all() and PUBLISHED.test_accuracy.between(0.5, 1).all()
     assert (PUBLISHED.source != "").all() and {*PUBLISHED.dataset} == {"mnist", "cifar10"}
+
+
+@pytest.mark.parametrize("suite", ["cifar10", "mnist", "recipe"])
+def test_a_line_is_trained_in_one_way(suite):
+    "What is drawn of a method differs in nothing but sparsity and seed"
+    rows = leading(gather(run_folders(suite), "levels.csv"))
+    settings = [f.name for f in fields(Config) if f.name in rows]
+    ways = rows[[o for o in settings if o not in ("sparsity", "seed")]].drop_duplicates()
+    assert not ways.duplicated(["dataset", "arch", "width", "method", "bn", "scope"]).any()
