@@ -11,21 +11,36 @@ NPM := docs/node_modules/.package-lock.json
 
 README = jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb | sed -E 's,\]\((images/|[a-z0-9_]+\.ipynb),](nbs/\1,g; s,\]\(\.\./,](,g' > README.md
 
-.PHONY: help install repro test notebooks fresh lab docs docs-serve plots results bench mutants crashes
+.PHONY: help install hashes repro test notebooks fresh lab docs docs-serve plots results bench mutants crashes
 
 help:       ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' Makefile | expand -t 12
 
-install: $(VENV)/test.installed  ## set up .venv for all of these targets, with the versions of constraints.txt
+install: $(VENV)/hashes.installed  ## set up .venv for all of these targets, each file that is fetched checked by its hash
 
-# An extra of pyproject.toml is installed when a target first needs it; `test` holds the others. Whether pip succeeded
-# is told by the stamp, as the pipe's status is that of sed, which hides only what is there already.
+# All that `test` needs, and the versions are those of constraints.txt; then mplt itself, which is this folder.
+# pip is piped through what hides the lines of what is there already; that it succeeded is told by the stamp.
 .NOTPARALLEL:   # one pip at a time
+PIP := $(VENV)/bin/python -m pip install --progress-bar off
+SHOW := sed '/^Requirement already satisfied/d'
+$(VENV)/hashes.installed: pyproject.toml hashes.txt | $(VENV)/bin/pip
+	@rm -f $@
+	{ $(PIP) --require-hashes --requirement hashes.txt 2>&1 && \
+	$(PIP) --no-deps --no-build-isolation --editable . 2>&1 && \
+	touch $@ $(EXTRAS:%=$(VENV)/%.installed) $(VENV)/test.installed; } | $(SHOW)
+	@test -e $@
+
+# An extra of pyproject.toml is installed when a target first needs it; `test` holds the others.
 $(VENV)/%.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@rm -f $@
-	{ $(VENV)/bin/python -m pip install --progress-bar off --constraint constraints.txt --editable '.[$*]' 2>&1 && \
-	touch $@ $(if $(filter test,$*),$(EXTRAS:%=$(VENV)/%.installed)); } | sed '/^Requirement already satisfied/d'
+	{ $(PIP) --constraint constraints.txt --editable '.[$*]' 2>&1 && \
+	touch $@ $(if $(filter test,$*),$(EXTRAS:%=$(VENV)/%.installed)); } | $(SHOW)
 	@test -e $@
+
+hashes: $(VENV)/bin/pip  ## after editing constraints.txt: look up the hashes of all of these versions' files (hashes.txt)
+	$(PIP) --quiet uv==0.13.9
+	$(VENV)/bin/uv pip compile --quiet pyproject.toml --extra test --constraint constraints.txt --universal \
+	--python-version 3.11 --generate-hashes --no-annotate --no-header --output-file hashes.txt
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'mplt needs Python 3.11 or later, this is ' + sys.version)"

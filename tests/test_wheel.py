@@ -1,12 +1,16 @@
 "The installed package works without the repository."
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from conftest import REPO
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from mplt import ticket
 
@@ -51,3 +55,23 @@ def test_wheel(tmp_path):
     with pytest.raises(subprocess.CalledProcessError) as e:
         sh("from mplt import ticket; ticket.zoo('conv4-imp')")
     assert "ticket 'conv4-imp' is too large for the package" in e.value.stderr
+
+
+def test_hashes_are_of_the_tested_versions():
+    "hashes.txt pins what constraints.txt pins, and every requirement has the hash of a file or more"
+
+    def pins(lines):  # What this Python on this machine needs
+        needs = [r for r in map(Requirement, lines) if not r.marker or r.marker.evaluate()]
+        return {canonicalize_name(r.name): str(r.specifier) for r in needs}
+
+    hashed = (REPO / "hashes.txt").read_text().replace("\\\n", " ").splitlines()
+    assert all(re.fullmatch(r"[^#]+?( +--hash=sha256:[0-9a-f]{64})+", line) for line in hashed)
+    tested = (REPO / "constraints.txt").read_text().splitlines()
+    hashed = pins(line.split("--hash")[0] for line in hashed)
+    tested = pins(line for line in tested if not line.startswith("#"))
+    common = hashed.keys() & tested.keys()
+    assert {name: hashed[name] for name in common} == {name: tested[name] for name in common}
+    needed = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    needed = [*needed["dependencies"], *needed["optional-dependencies"]["test"]]
+    needed = {canonicalize_name(Requirement(r).name) for r in needed} - {"mplt"}
+    assert needed <= common
