@@ -6,16 +6,17 @@ import io
 import json
 import re
 from html import escape
-from html.parser import HTMLParser
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 from textwrap import shorten
 from xml.etree import ElementTree
 
+import nh3
 import numpy as np
 import pandas as pd
 import yaml
 from matplotlib.colors import to_hex
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
@@ -26,9 +27,6 @@ from mplt.report import PRUNED, TEST, _points, gather, over_seeds
 
 ROOT = Path(__file__).parent.parent
 VENDORED = ["katex/dist", "tablesort/dist", "iframe-worker/shim"]
-TAGS = "div table thead tbody tr th td p pre code b i em strong".split()
-ACTIVE = "script style iframe frame object embed applet base meta link form input button".split()
-ACTIVE += "textarea select template svg math noscript".split()
 CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.M | re.S)
 NAMES = ["claim", "verdict", "of", "network", "method"]  # what a row of a table is about
 FIRST = [
@@ -223,8 +221,8 @@ def chart(name):
             "seeds": points.seeds,
         }
     )
-    said = f'<div class="chart" data-name="{name}">'
-    return f'{said}<script type="application/json">{shown.to_json(orient="records")}</script></div>'
+    rows = escape(shown.to_json(orient="records"))
+    return f'<div class="chart" data-name="{name}" data-rows="{rows}"></div>'
 
 
 def calls(module):
@@ -280,95 +278,47 @@ def lines_on_white(png):
     return (np.array(Image.open(io.BytesIO(png)).convert("L")) > 250).mean() > 0.85
 
 
-class Cleaned(HTMLParser):
-    "Tables and text: of other tags only the text is left, of attributes how many cells one spans"
-
-    def __init__(self):
-        super().__init__()
-        self.kept, self.hidden = [], False
-
-    def handle_starttag(self, tag, attributes):
-        self.hidden = tag in ("style", "script")
-        spans = [(k, v) for k, v in attributes if k in ("colspan", "rowspan") and str(v).isdigit()]
-        if tag in TAGS:
-            said = "".join(f' {k}="{v}"' for k, v in spans)
-            self.kept.append(f"<{tag}{said}>")
-
-    def handle_endtag(self, tag):
-        self.hidden = False
-        if tag in TAGS:
-            self.kept.append(f"</{tag}>")
-
-    def handle_data(self, text):
-        if not self.hidden:
-            self.kept.append(escape(text))
-
-
-def kept(cleaner, html):
-    "What a cleaner leaves of HTML"
-    cleaner.feed(html)
-    cleaner.close()
-    return "".join(cleaner.kept)
+# What may be on a page, whoever wrote its Markdown or its notebook's outputs; everything else is taken out.
+# A title is text to a browser, but HTML to the viewer of pictures.
+PAGE = nh3.Cleaner(
+    attributes={
+        "*": {"class", "id", "style", "title"},
+        "a": {"href", "data-type", "data-width", "data-height", "data-desc-position"},
+        "img": {"src", "alt", "loading"},
+        "ol": {"start"},
+        "span": {"data-linenos"},
+        "div": {"data-name", "data-rows"},
+        "td": {"colspan", "rowspan"},
+        "th": {"colspan", "rowspan"},
+    },
+    attribute_filter=lambda tag, name, value: None if name == "title" and "<" in value else value,
+    filter_style_properties={"min-width", "text-align"},
+    url_schemes={"http", "https", "mailto"},
+    link_rel=None,
+)
+OUTPUT = nh3.Cleaner(
+    tags=set("div table thead tbody tr th td p pre code b i em strong".split()),
+    attributes={o: {"colspan", "rowspan"} for o in ("td", "th")},
+)
 
 
-def cleaned(html):
-    "HTML that a notebook has left, without what could run or reach another site"
-    return kept(Cleaned(), html)
-
-
-class Harmless(HTMLParser):
-    "A page's HTML as it is, without what could run, post or frame, wherever it came from"
-
-    def __init__(self):
-        super().__init__(convert_charrefs=False)
-        self.kept, self.hidden = [], False
-
-    def handle_starttag(self, tag, attributes):
-        data_only = ("type", "application/json") in attributes
-        if tag in ACTIVE and not data_only:
-            self.hidden = tag in ("style", "script")
-            return
-        good = [(k, v or "") for k, v in attributes if may_stay(k, v or "")]
-        said = "".join(f' {k}="{escape(v)}"' for k, v in good)
-        whole = len(good) == len(attributes)
-        self.kept.append(self.get_starttag_text() if whole else f"<{tag}{said}>")
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        self.hidden = False
-
-    def handle_endtag(self, tag):
-        if tag not in ACTIVE or (tag == "script" and not self.hidden):
-            self.kept.append(f"</{tag}>")
-        self.hidden = False
-
-    def handle_data(self, text):
-        if not self.hidden:
-            self.kept.append(text)
-
-    def handle_entityref(self, name):
-        self.kept.append(f"&{name};")
-
-    def handle_charref(self, name):
-        self.kept.append(f"&#{name};")
-
-
-def may_stay(name, value):
-    "Is an attribute one that runs nothing?"
-    scheme = re.match("([^/?#.]*?):", re.sub(r"[\x00-\x20]", "", value).lower())
-    leads = name.rpartition(":")[2] in ("href", "src", "data", "poster", "background", "srcset")
-    harmless = not scheme or scheme[1] in ("http", "https", "mailto")
-    return not re.match("on|srcdoc|form|action", name) and (harmless or not leads)
-
-
-def harmless(html):
-    "The HTML of a page, made from Markdown that anybody may have written, without what could run"
-    return kept(Harmless(), html)
+def still(svg, name):
+    "An SVG as it is; raises where something in it could run or lead elsewhere"
+    for part in ElementTree.fromstring(svg).iter():
+        for key, value in part.attrib.items():
+            leads = key.endswith("href") and not value.startswith(("#", "data:image/png"))
+            if leads or key.startswith("on"):
+                raise PluginError(
+                    f"{name}: its attribute {key} may run or lead elsewhere: {shorten(value, 60)}"
+                )
+        if part.tag.rpartition("}")[2] in ("script", "foreignObject"):
+            raise PluginError(f"{name}: it has a {part.tag.rpartition('}')[2]}, which may run")
+    return svg
 
 
 def on_page_content(html, page, **_):
     "What is shown of notebooks and their outputs is read and not run; the page Try it runs our own"
-    return html if page.file.src_uri == "try.md" else harmless(html)
+    return html if page.file.src_uri == "try.md" else PAGE.clean(html)
 
 
 class Site:
@@ -382,6 +332,8 @@ class Site:
 
     def copy(self, path, uri):
         if uri not in self.files.src_uris:
+            if uri.endswith(".svg"):
+                still(path.read_text(), uri)
             self.files.append(File.generated(self.config, uri, abs_src_path=str(path)))
 
     def notebook(self, path, source, front, title=None, home=False):
@@ -442,9 +394,10 @@ class Site:
         if "image/png" in data:
             return self.image(f"{number}.png", base64.b64decode(data["image/png"]), page, said)
         if "image/svg+xml" in data:
-            return self.image(f"{number}.svg", data["image/svg+xml"], page, said)
+            svg = still(data["image/svg+xml"], f"{source}, output {number}")
+            return self.image(f"{number}.svg", svg, page, said)
         if "text/html" in data:
-            return cleaned(data["text/html"])
+            return OUTPUT.clean(data["text/html"])
         said = data.get("text/plain") or "".join(output.get("text", ""))
         return f'<pre class="output"><code>{escape(said.strip(chr(10)))}</code></pre>'
 

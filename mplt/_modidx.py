@@ -191,7 +191,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'mplt.export._facts': ('export.html#_facts', 'mplt/export.py'),
                              'mplt.export._front_matter': ('export.html#_front_matter', 'mplt/export.py'),
                              'mplt.export._images': ('export.html#_images', 'mplt/export.py'),
-                             'mplt.export._is_ticket': ('export.html#_is_ticket', 'mplt/export.py'),
                              'mplt.export._markdown': ('export.html#_markdown', 'mplt/export.py'),
                              'mplt.export._onnx': ('export.html#_onnx', 'mplt/export.py'),
                              'mplt.export._picture': ('export.html#_picture', 'mplt/export.py'),

@@ -26,7 +26,7 @@ import click
 from click.shell_completion import get_completion_class, shell_complete
 
 import mplt
-from .errors import Stopped, UserError, may_say, pick, shown
+from .errors import Stopped, UserError, leftovers, may_say, pick, shown
 from .methods import METHODS, Method
 from .names import ARCHS, LOGGER_NAMES, SOURCES, WEIGHTS, machine, place_of
 
@@ -207,7 +207,7 @@ def export_ticket(
     arch,  # As of `verify_ticket`
     large,  # As of `verify_ticket`
     seed_only,  # Of a C file: are the signs drawn, not stored?
-    force,  # Is another ticket written over?
+    force,  # Is what is there written over?
 ):
     "Write it as a .safetensors, .onnx, .c, .html or .md file."
     from mplt.export import export
@@ -397,7 +397,7 @@ def draw(folder: Path):  # Of a finished run
     from mplt.experiment import read_rows
     from mplt.report import accuracy_vs_remaining, iterations, save_figure
 
-    for f in folder.glob(".S?.*.tmp"):
+    for f in leftovers(folder):
         f.unlink(missing_ok=True)  # of a process that was killed while it drew
     levels, curves = read_rows(folder / "levels.csv"), read_rows(folder / "curves.csv")
     title = ", ".join(levels.loc[0, ["arch", "dataset", "method"]])
@@ -607,8 +607,8 @@ def completion(shell):  # Its name
 
 
 def complete(wanted: str) -> int:  # Exit status
-    "Answer a shell"
-    with suppress(UserError):
+    "Answer a shell, which shows nothing but answers"
+    with suppress(Exception):  # whatever it asks, and wherever the answer goes
         return shell_complete(cli, HOW, "mplt", COMPLETE, wanted)
     return 0
 
@@ -703,5 +703,5 @@ def main(
 ) -> int:  # Exit status
     "The command `mplt`"
     if COMPLETE in os.environ:
-        return complete(os.environ[COMPLETE])
+        return guarded(lambda: complete(os.environ[COMPLETE]), "mplt")
     return guarded(lambda: invoke(sys.argv[1:] if argv is None else list(argv)), "mplt")

@@ -107,6 +107,8 @@ def read_params(
 ) -> dict:  # As it stands
     "Read a suite's parameters; raises `UserError` if they are none"
     try:
+        if Path(file).exists() and not Path(file).is_file():
+            raise ValueError("it is no file")
         text, depth = Path(file).read_text(encoding="utf8"), 0
         for event in yaml.parse(text, _Loader):
             depth += isinstance(event, yaml.CollectionStartEvent)

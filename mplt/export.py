@@ -233,19 +233,12 @@ def check_free(
         raise UserError(f"{out} is there already and would be lost: give another file, or --force")
 
 
-def _is_ticket(path):
-    try:
-        return bool(ticket.info(path))
-    except UserError:
-        return False
-
-
 def export(
     path,  # File of a ticket
     out,  # File to write: .safetensors (PyTorch state), .pt2, .onnx, .c (programs), .html, .md (card)
     model=None,  # As of `ticket.load`
     seed_only: bool = False,  # Of a .c file: are the signs drawn at its start, not stored?
-    force: bool = False,  # Write over another ticket?
+    force: bool = False,  # Write over what is there?
     large: bool = False,  # As of `ticket.load`
 ) -> int:  # Bytes written
     "Export a ticket; raises `UserError`"
@@ -257,19 +250,19 @@ def export(
     header = ticket.info(path) | dict(certificate=certificate(path))
     if Path(out).exists() and Path(out).samefile(path):
         raise UserError(f"{out} is the ticket itself: give another file")
-    if not force and _is_ticket(out):
-        raise UserError(f"{out} is a ticket, which would be lost: give another file, or --force")
+    files, how = [Path(out)], dict(draws=True) if seed_only else {}
+    if kind == ".md" and header["kept"]:  # its picture is a file beside it
+        files.append(Path(out).with_suffix(".png"))
+        how = dict(picture=quote(files[1].name))
+    for file in files:
+        check_free(file, force)
     net = ticket.load(path, model, large=large)
-    how = dict(draws=True) if seed_only else {}
-    if kind == ".md" and header["kept"]:  # a picture is a file beside it
-        picture = Path(out).with_suffix(".png")
-        check_free(picture, force or Path(out).exists())  # with its card it is ours
-        how = dict(picture=quote(picture.name))
-        with replacing(picture) as tmp:
-            tmp.write_bytes(_picture(net, header["kept"]))
-    content = EXPORTS[kind](net, header, **how)
-    with replacing(out) as tmp:
-        return tmp.write_bytes(content)
+    contents = [EXPORTS[kind](net, header, **how)]
+    contents += [_picture(net, header["kept"]) for _ in files[1:]]
+    for file, content in zip(files, contents):
+        with replacing(file) as tmp:
+            tmp.write_bytes(content)
+    return len(contents[0])
 
 # %% ../nbs/17_export.ipynb #4f0e6c02
 FILE = "ticket.safetensors"

@@ -57,7 +57,9 @@ def machine() -> SimpleNamespace:
     defaults = dict(data="data", data_mirror="", device="auto", threads="0")
     file, ini = configparser.ConfigParser(defaults, interpolation=None), root / "settings.ini"
     try:
-        file.read_string(ini.read_text(encoding="utf8") if ini.exists() else "")
+        if ini.exists() and not ini.is_file():
+            raise ValueError("it is no file")
+        file.read_string(ini.read_text(encoding="utf-8-sig") if ini.exists() else "")
     except (configparser.Error, OSError, ValueError) as e:
         expected = "expected lines like 'threads = 2' under [DEFAULT]"
         raise UserError(f"{ini} cannot be read ({e}): {expected}") from None

@@ -8,7 +8,8 @@ from conftest import REPO
 from mplt import engine, ticket
 from mplt.command import ending, main
 from mplt.config import config
-from mplt.data import SOURCES
+from mplt.data import SOURCES, picture
+from mplt.errors import UserError
 from mplt.experiment import threads
 from mplt.export import pull
 from mplt.models import build
@@ -34,12 +35,13 @@ def sentence(capsys, status, says, command="mplt"):
     assert says in said[0]
 
 
-def test_another_ticket_is_written_over_only_by_force(here, capsys):
-    words = "ticket export t1.safetensors t2.safetensors".split()
-    before = (here / "t2.safetensors").read_bytes()
-    sentence(capsys, main(words), "t2.safetensors is a ticket, which would be lost")
-    assert (here / "t2.safetensors").read_bytes() == before
-    assert main([*words, "--force"]) == 0 and (here / "t2.safetensors").read_bytes() != before
+@pytest.mark.parametrize("mine", ["t2.safetensors", "notes.md"])
+def test_what_is_there_is_written_over_only_by_force(mine, here, capsys):
+    (here / "notes.md").write_text("mine")
+    words, before = ["ticket", "export", "t1.safetensors", mine], (here / mine).read_bytes()
+    sentence(capsys, main(words), f"{mine} is there already and would be lost")
+    assert (here / mine).read_bytes() == before and not (here / "notes.png").exists()
+    assert main([*words, "--force"]) == 0 and (here / mine).read_bytes() != before
 
 
 def test_pull_writes_over_a_file_only_by_force(here, capsys):
@@ -51,13 +53,53 @@ def test_pull_writes_over_a_file_only_by_force(here, capsys):
     assert pull("there", "mine", force=True) == (here / "t1.safetensors").stat().st_size
 
 
-def test_a_picture_that_is_no_cards_is_written_over_only_by_force(here, capsys):
+def test_a_card_and_its_picture_are_written_both_or_neither(here, capsys):
     (here / "card.png").write_text("mine")
-    words = "ticket export t1.safetensors card.md".split()
-    sentence(capsys, main(words), "card.png is there already")
+    (here / "other.md").mkdir()
+    for name, lost in ("card.md", "card.png"), ("other.md", "other.md"):
+        sentence(
+            capsys, main(["ticket", "export", "t1.safetensors", name]), f"{lost} is there already"
+        )
     assert (here / "card.png").read_text() == "mine" and not (here / "card.md").exists()
-    assert main([*words, "--force"]) == 0 and (here / "card.png").read_bytes()[1:4] == b"PNG"
-    assert main(words) == 0  # its own
+    words = "ticket export t1.safetensors other.md --force".split()
+    sentence(capsys, main(words), "other.md could not be written")
+    assert not (here / "other.png").exists()
+    assert main("ticket export t1.safetensors card.md --force".split()) == 0
+    assert (here / "card.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_ones_own_hidden_folders_stay_beside_data(tmp_path, monkeypatch, capsys):
+    wrong = tmp_path / "mirror" / next(iter(SOURCES["mnist"].files))
+    wrong.parent.mkdir(parents=True)
+    wrong.write_text("wrong")
+    monkeypatch.setenv("MPLT_DATA_MIRROR", str(tmp_path / "mirror"))
+    for name in ".mnist-backup", ".mnist.mplt-killed":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        os.utime(tmp_path / "data" / name, (0, 0))
+    sentence(capsys, main(["data", "fetch", "mnist", "--root", str(tmp_path / "data")]), wrong.name)
+    assert [o.name for o in (tmp_path / "data").iterdir()] == [".mnist-backup"]
+
+
+def test_a_picture_is_not_given_to_another_program(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(UserError, match="x.png cannot be read as an image .*cannot identify"):
+        picture(tmp_path / "x.png")
+
+
+def test_settings_that_are_no_file(tmp_path, monkeypatch, capsys):
+    os.mkfifo(tmp_path / "settings.ini")
+    monkeypatch.chdir(tmp_path)
+    sentence(
+        capsys, main(["data", "verify", "mnist5k"]), "settings.ini cannot be read (it is no file)"
+    )
+
+
+@pytest.mark.parametrize("given", [{}, dict(COMP_WORDS="mplt ru", COMP_CWORD="x")])
+def test_completion_that_is_asked_nonsense(given, monkeypatch, capsys):
+    monkeypatch.setenv("_MPLT_COMPLETE", "bash_complete")
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main() == 0 and capsys.readouterr() == ("", "")
 
 
 def test_ones_own_hidden_files_stay_and_leftovers_go(tmp_path):

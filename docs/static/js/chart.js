@@ -102,4 +102,4 @@ function chart(place, all) {
   }).observe(place)
 }
 
-for (const place of document.querySelectorAll('.chart')) chart(place, JSON.parse(place.querySelector('script').textContent))
+for (const place of document.querySelectorAll('.chart')) chart(place, JSON.parse(place.dataset.rows))
