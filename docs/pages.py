@@ -39,7 +39,10 @@ FIRST = [
     "its test %",
     "ticket %",
     "published %",
+    "validation %",
 ]  # columns, in this order, before others
+ACCURACIES = {o for o in FIRST if o.endswith(" %")}
+PAGE = 860  # pixels: as wide as a page's text on a wide screen
 HERO = """
 <div class="hero" markdown>
 {said}
@@ -157,7 +160,7 @@ def suite(site, name, runs):
     for f in sorted(folder.glob("figures/*.svg")):
         site.copy(f, f"{here}/{f.name}")
         said = notes.get(f.stem, f"## {f.stem}")
-        text += [said, f"![{plain(said)}]({f.name}){readable(f)}"]
+        text += [said, f"![{plain(said)}]({f.name}){readable(f.read_bytes())}"]
     rows = []
     for f in runs:
         no_search = {"search": {"exclude": True}}
@@ -187,13 +190,14 @@ def suite(site, name, runs):
 
 def table(rows, caption):
     "Markdown of a table of strings: accuracy early, what all rows share in the caption"
-    if "width" in rows:
-        width = rows.pop("width").replace("1.0", "")
-        rows["network"] += (" × " + width).where(width != "", "")
+    if {"network", "width"} <= {*rows}:
+        width = rows.pop("width").str.rstrip("0").str.rstrip(".")
+        rows["network"] += (" × " + width).mask(width.isin(["", "1"]), "")
+    rows = rows.loc[:, (rows != "").any()]
     shared = {
         k: o.iloc[0]
         for k, o in rows.items()
-        if (k == "network" or k not in NAMES) and not k.endswith(" %") and o.nunique() == 1
+        if (k == "network" or k not in NAMES) and not k.endswith(" %") and o.nunique() == 1 < len(o)
     }
     said = ", ".join(f"{k} {o}" for k, o in shared.items() if o)
     order = [k for k in FIRST if k in rows] + [k for k in rows if k not in FIRST]
@@ -201,6 +205,18 @@ def table(rows, caption):
     rows = rows.map(lambda o: f"{int(o):,}" if o.isdigit() else o)
     caption += f" In all rows: {said}." if said else ""
     return f"{caption}\n\n{rows.to_markdown(index=False, disable_numparse=True)}"
+
+
+def accuracies(html):
+    "The rows of a notebook's table that has accuracies, without their numbers; None for other HTML"
+    found = re.search("<table.*</table>", html, re.S)
+    if not found or "dataframe" not in found[0]:
+        return None
+    lines = ElementTree.fromstring(found[0]).iter("tr")
+    head, *rows = ([cell.text or "" for cell in line] for line in lines)
+    if not ACCURACIES & {*head} or head[0]:
+        return None
+    return pd.DataFrame([row[1:] for row in rows], columns=head[1:])
 
 
 def chart(name):
@@ -256,13 +272,15 @@ def plain(section):
     return shorten(said, 300, placeholder=" …")
 
 
-def readable(path):
-    "A figure's attributes in Markdown: so wide that its smallest letters have 9 pixels"
-    if path.suffix == ".png":  # as much as one of two columns
-        return '{ style="min-width: 713px" }' if Image.open(path).width > 1000 else ""
-    svg = ElementTree.parse(path).getroot()
-    width = float(svg.get("width").removesuffix("pt"))
-    return f'{{ style="min-width: {9 / (100 * smallest(svg)) * width:.0f}px" }}'
+def readable(content, kind=""):
+    "A figure's attributes in Markdown: so wide that its smallest letters have 9 pixels, if a page is"
+    if content.startswith(b"\x89PNG"):
+        png = Image.open(io.BytesIO(content))
+        letter, width = 8, 72 * png.width / png.info.get("dpi", (200, 200))[0]
+    else:
+        svg = ElementTree.fromstring(content)
+        letter, width = 100 * smallest(svg), float(svg.get("width").removesuffix("pt"))
+    return f'{{ {kind} style="min-width: {min(9 / letter * width, PAGE):.0f}px" }}'
 
 
 def smallest(part, scale=1.0):
@@ -280,7 +298,7 @@ def lines_on_white(png):
 
 # What may be on a page, whoever wrote its Markdown or its notebook's outputs; everything else is taken out.
 # A title is text to a browser, but HTML to the viewer of pictures.
-PAGE = nh3.Cleaner(
+PAGE_HTML = nh3.Cleaner(
     attributes={
         "*": {"class", "id", "style", "title"},
         "a": {"href", "data-type", "data-width", "data-height", "data-desc-position"},
@@ -296,7 +314,7 @@ PAGE = nh3.Cleaner(
     url_schemes={"http", "https", "mailto"},
     link_rel=None,
 )
-OUTPUT = nh3.Cleaner(
+OUTPUT_HTML = nh3.Cleaner(
     tags=set("div table thead tbody tr th td p pre code b i em strong".split()),
     attributes={o: {"colspan", "rowspan"} for o in ("td", "th")},
 )
@@ -318,7 +336,7 @@ def still(svg, name):
 
 def on_page_content(html, page, **_):
     "What is shown of notebooks and their outputs is read and not run; the page Try it runs our own"
-    return html if page.file.src_uri == "try.md" else PAGE.clean(html)
+    return html if page.file.src_uri == "try.md" else PAGE_HTML.clean(html)
 
 
 class Site:
@@ -395,9 +413,10 @@ class Site:
             return self.image(f"{number}.png", base64.b64decode(data["image/png"]), page, said)
         if "image/svg+xml" in data:
             svg = still(data["image/svg+xml"], f"{source}, output {number}")
-            return self.image(f"{number}.svg", svg, page, said)
+            return self.image(f"{number}.svg", svg.encode(), page, said)
         if "text/html" in data:
-            return OUTPUT.clean(data["text/html"])
+            rows = accuracies(data["text/html"])
+            return OUTPUT_HTML.clean(data["text/html"]) if rows is None else table(rows, "")
         said = data.get("text/plain") or "".join(output.get("text", ""))
         return f'<pre class="output"><code>{escape(said.strip(chr(10)))}</code></pre>'
 
@@ -405,8 +424,8 @@ class Site:
         "Markdown of an image that becomes a file beside its page"
         name = f"{Path(page).stem}-{number}"
         self.add(join(dirname(page), name), content)
-        kind = "" if name.endswith(".svg") or lines_on_white(content) else "{ .picture }"
-        return f"![{plain(said)}]({name}){kind}"
+        kind = "" if name.endswith(".svg") or lines_on_white(content) else ".picture"
+        return f"![{plain(said)}]({name}){readable(content, kind)}"
 
     def linked(self, text, page, source):
         "Markdown whose links lead from `page` to other pages; nbdev's callouts become admonitions"
@@ -428,7 +447,7 @@ class Site:
                 if (ROOT / file).is_file() and file not in self.pages:
                     self.copy(ROOT / file, to)
                 if file.endswith((".svg", ".png")):
-                    style = readable(ROOT / file)
+                    style = readable((ROOT / file).read_bytes())
             return f"]({relpath(to, dirname(page) or '.')}{anchor}){style}"
 
         parts = CODE.split(text)

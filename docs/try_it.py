@@ -1,4 +1,4 @@
-"Makes the page Try it: tickets that run in a browser. A hook of MkDocs, after that of pages.py"
+"Makes the page Try it (`make docs`, then open _docs/try.html): a hook of MkDocs, after that of pages.py"
 
 import base64
 import gzip

@@ -274,6 +274,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                           'mplt.lab.Trainer.__init__': ('lab.html#trainer.__init__', 'mplt/lab.py'),
                           'mplt.lab.Trainer._press': ('lab.html#trainer._press', 'mplt/lab.py'),
                           'mplt.lab.Trainer.run': ('lab.html#trainer.run', 'mplt/lab.py'),
+                          'mplt.lab.absent': ('lab.html#absent', 'mplt/lab.py'),
                           'mplt.lab.answers': ('lab.html#answers', 'mplt/lab.py'),
                           'mplt.lab.at_hand': ('lab.html#at_hand', 'mplt/lab.py'),
                           'mplt.lab.attended': ('lab.html#attended', 'mplt/lab.py'),

@@ -56,14 +56,14 @@ def test_memory_of_an_attempt_is_counted(tmp_path):
 
 def test_html_of_a_notebook_is_text_and_tables_on_the_site(monkeypatch):
     monkeypatch.syspath_prepend(REPO / "docs")
-    from pages import OUTPUT
+    from pages import OUTPUT_HTML
 
     table = '<div><style>td {color: red}</style><table border="1"><tr style="x"><td colspan="2">1 &lt; 2'
     whole = '<div><table><tbody><tr><td colspan="2">1 &lt; 2</td></tr></tbody></table></div>'
-    assert OUTPUT.clean(table) == whole
+    assert OUTPUT_HTML.clean(table) == whole
     evil = '<script>alert(1)</script><p onclick="x()">a<img src=x onerror=y><a href="javascript:z">b</a>'
-    assert OUTPUT.clean(evil) == "<p>ab</p>"
-    assert OUTPUT.clean("&lt;script&gt;<iframe src='//x'></iframe>") == "&lt;script&gt;"
+    assert OUTPUT_HTML.clean(evil) == "<p>ab</p>"
+    assert OUTPUT_HTML.clean("&lt;script&gt;<iframe src='//x'></iframe>") == "&lt;script&gt;"
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ PLACES = [
 def test_markdown_of_a_notebook_runs_nothing_on_the_site(monkeypatch):
     "Rendered as MkDocs does, then looked through by another parser"
     monkeypatch.syspath_prepend(REPO / "docs")
-    from pages import PAGE
+    from pages import PAGE_HTML
 
     names = "admonition attr_list md_in_html footnotes tables pymdownx.superfences".split()
     names += ["pymdownx.blocks.admonition", "pymdownx.arithmatex"]
@@ -164,7 +164,7 @@ def test_markdown_of_a_notebook_runs_nothing_on_the_site(monkeypatch):
     for said in (place.replace("{}", o) for place in PLACES for o in evil):
         html = markdown(said, **how)
         found += bool(list(runs(html)))
-        clean = PAGE.clean(html)
+        clean = PAGE_HTML.clean(html)
         assert not list(runs(clean + "</article>")), said
     assert found > 100  # which the test would see
     fine = markdown(
@@ -172,7 +172,7 @@ def test_markdown_of_a_notebook_runs_nothing_on_the_site(monkeypatch):
         **how,
     )
     fine += '<div data-rows="[{&quot;a&quot;:1}]"><img src="x.png"></div>'
-    assert PAGE.clean(fine) == fine
+    assert PAGE_HTML.clean(fine) == fine
 
 
 def runs(html):

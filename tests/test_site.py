@@ -183,6 +183,9 @@ def test_accuracy_in_sight(page, host, name, width):
     for n, head in enumerate(heads(table)):
         values = set(table.locator(f"td:nth-child({n + 1})").all_inner_texts())
         assert len(values) > 1 or "%" in head, f"{head} is always {values}"
+    empty = """tables => tables.flatMap(o => [...o.tHead.rows[0].cells].filter((_, i) =>
+        [...o.tBodies[0].rows].every(row => !row.cells[i].innerText.trim())).map(o => o.innerText))"""
+    assert page.locator("article table:not(.highlighttable)").evaluate_all(empty) == []
     if width == 1400:
         box = table.bounding_box()
         assert box["x"] + box["width"] <= page.locator("article").evaluate(
@@ -204,6 +207,21 @@ def test_verdicts_in_sight(page, host, width):
         page.goto(host + name)
         for column in "claim", "verdict", "test %", "its test %":
             in_sight(page.locator(f"article {which}").first, column, width)
+
+
+ACCURACIES = {"test %", "its test %", "ticket %", "published %", "test_accuracy"}
+
+
+def test_accuracies_of_the_chapter_in_sight(page, host):
+    "… of a telephone, in each table of it that has some"
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.goto(host + "results.html")
+    seen = set()
+    for table in page.locator("article table:not(.highlighttable)").all():
+        for head in ACCURACIES & {*heads(table)}:
+            in_sight(table, head, 400)
+            seen.add(head)
+    assert seen == ACCURACIES
 
 
 def heads(table):
@@ -230,7 +248,9 @@ LETTERS = """async image => {   // the sizes of its letters in pixels, which are
 
 
 @pytest.mark.parametrize("width", [400, 1400])
-@pytest.mark.parametrize("name", ["index.html", *(f"results/{o}/index.html" for o in SUITES)])
+@pytest.mark.parametrize(
+    "name", ["index.html", "results.html", *(f"results/{o}/index.html" for o in SUITES)]
+)
 def test_figures_can_be_read(page, host, name, width):
     "At most two columns, letters of 9 pixels, exponents among them"
     page.set_viewport_size({"width": width, "height": 900})
@@ -241,6 +261,19 @@ def test_figures_can_be_read(page, host, name, width):
         svg = page.request.get(urljoin(page.url, image.get_attribute("src"))).text()
         left = re.findall(r'<g id="axes_\d+">\s*<g id="patch_\d+">\s*<path d="M ([\d.]+) ', svg)
         assert len({round(float(o) / 280) for o in left}) <= 2
+
+
+@pytest.mark.parametrize("name", ["explore.html", "lab.html"])
+def test_pictures_of_the_lab_can_be_read(page, host, name):
+    "A letter of 8 points has 8 pixels at least, on a telephone, too, where a picture is scrolled by itself"
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.goto(host + name)
+    pictures = page.locator("article img[src$='.png']")
+    assert pictures.count() > 5
+    for image in pictures.all():
+        png = Image.open(io.BytesIO(page.request.get(image.evaluate("o => o.src")).body()))
+        points = 72 * png.width / png.info["dpi"][0]
+        assert image.evaluate("o => o.offsetWidth") >= points, image.get_attribute("src")
 
 
 IN_THE_DARK = ["index.html", "binarize.html", "data.html", "report.html"]
@@ -294,10 +327,10 @@ def test_api_shows_arguments(page, host):
 
 def test_code_needs_no_scrolling(page, host):
     page.set_viewport_size({"width": 400, "height": 900})
-    for name in "index.html", "ticket.html", "api/ticket.html":
-        page.goto(host + name)
+    for name in "index ticket command explore watch api/ticket".split():
+        page.goto(f"{host}{name}.html")
         wide = "all => all.filter(o => o.scrollWidth > o.clientWidth + 1).map(o => o.innerText)"
-        assert page.locator(".highlight code, .highlight pre").evaluate_all(wide) == []
+        assert page.locator("article :is(pre, pre code)").evaluate_all(wide) == []
 
 
 @pytest.mark.parametrize("width", [400, 1400])
@@ -323,10 +356,9 @@ def test_chart(page, host, width):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width, screens", [(400, 3), (1400, 2)])
-def test_first_sight(page, host, scheme, width, screens):
-    """What a ticket is, what was measured, with the evidence, where one runs, two commands: in this order,
-    on two screens, or three of a telephone"""
+@pytest.mark.parametrize("width", [400, 1400])
+def test_first_sight(page, host, scheme, width):
+    "What a ticket is, what was measured, with the evidence, where one runs, two commands: on two screens"
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(host)
@@ -345,7 +377,7 @@ def test_first_sight(page, host, scheme, width, screens):
     assert tops == sorted(tops) and places[4]["y"] > places[2]["y"]
     assert all(0 <= o["x"] and o["x"] + o["width"] <= width for o in places)
     assert places[1]["y"] + places[1]["height"] < 900
-    assert places[-1]["y"] + places[-1]["height"] < 900 * screens
+    assert places[-1]["y"] + places[-1]["height"] < 2 * 900
     assert page.locator(".four li").count() == 4
     page.locator(".hero a", has_text="Try it").click()
     page.wait_for_url("**/try.html")
