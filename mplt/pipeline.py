@@ -9,6 +9,7 @@ __all__ = ['root', 'suites', 'suite_params', 'check_runs', 'suite_configs', 'sui
 # %% ../nbs/15_pipeline.ipynb #59454572
 import shutil
 import time
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,8 @@ from .data import machine
 from .engine import read_params
 from .errors import UserError, check_name, pick
 from .experiment import InUse, config_hash, find, publish, read_record, read_row, run, write
+from .models import own_network
+from .names import SOURCES
 
 # %% ../nbs/15_pipeline.ipynb #6918336a
 def root() -> Path:
@@ -103,6 +106,9 @@ def stage_folder(suite: str, key: str) -> Path:
 def check_suite(suite: str):  # Writes results/SUITE/check.txt
     "Check every config of a suite, and that its stages are those of all; clear away what has lost its name"
     keys = suite_configs(suite)
+    own = ((c.arch, c.dataset) for c in chain(*keys.values()) if ":" in c.arch)
+    for arch, dataset in dict.fromkeys(own):
+        own_network(arch, SOURCES[dataset].in_shape, len(SOURCES[dataset].classes) or 1000)
     mine, stages = suites()[suite] / "dvc.yaml", root() / "dvc.yaml"
     if not mine.is_file() or mine.is_symlink() or mine.read_bytes() != stages.read_bytes():
         hint = "copy that file to it, all suites have the same stages"

@@ -18,6 +18,21 @@ COLUMNS = (
     "suite dataset arch width method bn scope sparsity seed epochs val_accuracy test_accuracy "
     "weights_total weights_kept ticket_bytes config_hash"
 ).split()
+OWN = """\
+suite: own
+root: ../../
+defaults: {limit: 60, batch_size: 20, epochs: 1, others: train}
+runs:
+  mine: {dataset: mnist5k, arch: ["our_nets:convs", "our_nets:rows"], method: mpt-1-32}
+"""
+NETS = """
+from torch import nn
+def convs(num_classes):
+    return nn.Sequential(nn.Conv2d(1, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(),
+                         nn.Linear(5 * 26 * 26, num_classes))
+def rows(num_classes):  # a linear layer, but not on the whole image
+    return nn.Sequential(nn.Linear(28, 3), nn.LayerNorm(3), nn.Flatten(), nn.Linear(84, num_classes))
+"""
 RUNS = ["run@fc1-imp", "run@fc1-mpt-1-32", "run@lenet5-dense"]
 ALL = ["check", "figures", *RUNS, "tables"]
 TIMED = ("timings.csv", "record.json")  # differ from time to time
@@ -420,6 +435,28 @@ def test_published_suite_in_a_clone(repo, suite):
     p = repo.sh("dvc", "repro", cwd=place)
     assert set(ran(p)) <= {f"../../data/dvc.yaml:data@{o}" for o in ("mnist", "cifar10")}, p.stdout
     assert "up to date" in repo.sh("dvc", "status", "dvc.yaml", cwd=place).stdout and clean(repo)
+
+
+def test_a_suite_of_networks_of_ones_own(repo):
+    "Checked, swept from the root, and shown: their module lies there, and nothing is computed twice"
+    commit(repo, "before") if not clean(repo) else None
+    place = repo.path / "suites/own"
+    place.mkdir()
+    shutil.copyfile(repo.path / "dvc.yaml", place / "dvc.yaml")
+    (place / "params.yaml").write_text(OWN)
+    said = repo.sh("mplt", "check", cwd=place, ok=False).stderr
+    assert "'our_nets:convs' makes no network (ModuleNotFoundError" in said
+    (repo.path / "our_nets.py").write_text(NETS)
+    said = repo.sh("mplt", "sweep", "own", "--jobs", "1", cwd=repo.path)
+    assert "2 runs computed" in said.stdout
+    before = content(repo.path / "runs")
+    p = repo.sh("dvc", "repro", "tables", cwd=place)
+    assert ran(p) == ["check", "run@mine", "tables"]
+    assert content(repo.path / "runs") == before
+    assert "image/png" in (repo.path / "results/own/runs/mine/run.ipynb").read_text()
+    table = (repo.path / "results/own/tables/T1.md").read_text()
+    assert "our_nets:convs" in table and "our_nets:rows" in table
+    repo.sh("git", "clean", "-qfd", cwd=repo.path)
 
 
 def test_paper_suite(repo):
