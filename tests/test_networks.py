@@ -1,8 +1,10 @@
 "Networks of one's own: by name, with layers that are skipped and parameters that stay trained"
 
+import json
 import sys
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -211,6 +213,30 @@ def test_a_network_by_name(mine, capsys):
     assert "my_nets" not in sys.modules
     [seconds] = expected_seconds([config(arch="my_nets:net")]).values()
     assert "my_nets" in sys.modules and seconds > 0
+
+
+def test_an_edited_function_is_not_shown_the_old_run(mine, capsys):
+    words = [*FEW, "--arch", "my_nets:net"]
+    assert main(words) == 0
+    before = {f: f.read_bytes() for f in Path("out").iterdir() if f.suffix != ".png"}
+    for edited in "nn.Conv2d(c, 4, 3), nn.ReLU()", "nn.Conv2d(c, 4, 5, padding=1)":
+        (mine / "my_nets.py").write_text(CODE.replace("nn.Conv2d(c, 4, 3)", edited))
+        sys.modules.pop("my_nets")
+        assert main(words) == 2
+        says = "out holds a run of another network than 'my_nets:net' makes now: delete that"
+        assert says in capsys.readouterr().err
+    (mine / "my_nets.py").write_text(CODE + "# a comment")
+    sys.modules.pop("my_nets")
+    assert main(words) == 0 and "finished before" in capsys.readouterr().out
+    assert before == {f: f.read_bytes() for f in before}
+
+    (mine / "my_nets.py").write_text(CODE.replace("4, 3)", "4, 3, bias=False)"))
+    sys.modules.pop("my_nets")
+    file = mine / "out/config.json"
+    said = json.loads(file.read_text())
+    del said["network"]  # as those of before have none
+    file.write_text(json.dumps(said))
+    assert main(words) == 0 and "finished before" in capsys.readouterr().out
 
 
 def test_no_file_makes_code_run(mine, capsys):
