@@ -89,6 +89,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'mplt.data._Reader': ('data.html#_reader', 'mplt/data.py'),
                            'mplt.data._Reader.__getitems__': ('data.html#_reader.__getitems__', 'mplt/data.py'),
                            'mplt.data._bring': ('data.html#_bring', 'mplt/data.py'),
+                           'mplt.data._check_kind': ('data.html#_check_kind', 'mplt/data.py'),
                            'mplt.data._check_pixels': ('data.html#_check_pixels', 'mplt/data.py'),
                            'mplt.data._download': ('data.html#_download', 'mplt/data.py'),
                            'mplt.data._idx': ('data.html#_idx', 'mplt/data.py'),
