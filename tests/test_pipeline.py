@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import time
 from dataclasses import replace
@@ -68,6 +69,13 @@ def clean(repo):
 def commit(repo, message):
     repo.sh("git", "add", "-A", cwd=repo.path)
     repo.sh(*GIT, "commit", "-qm", message, cwd=repo.path)
+
+
+def guided(command):
+    "A command's words, as the guide has them"
+    cells = json.loads((REPO / "nbs/guide_scale.ipynb").read_text())["cells"]
+    lines = (line for c in cells for line in c["source"] if line.startswith(command))
+    return shlex.split(next(lines), comments=True)
 
 
 def test_first_repro(repo):
@@ -308,10 +316,7 @@ def test_an_experiment(repo):
     rows = [o for o in drawn["content"]["data"]["values"] if o["method"] == "dense"]
     assert drawn["revisions"] == ["HEAD", "lucky"] == [*dict.fromkeys(o["rev"] for o in rows)]
     assert {o["seed"] for o in rows if o["rev"] == "lucky"} == {"1", "7"}
-    shown = repo.sh(
-        "dvc", "exp", "show", "--only-changed", "--csv", "--drop", ".*(sparsity|validation)"
-    )
-    columns, *rows = shown.stdout.splitlines()
+    columns, *rows = repo.sh(*guided("dvc exp show"), "--csv").stdout.splitlines()
     assert len(columns.split(",")) <= 12 and "runs.lenet5-dense.seed" in columns
     assert any("lucky" in row for row in rows)
     repo.sh("dvc", "exp", "apply", "lucky")
@@ -320,6 +325,39 @@ def test_an_experiment(repo):
     assert summary.seed[summary.method == "dense"].tolist() == [1, 7]
     repo.sh("git", "checkout", "-q", "--", ".", cwd=repo.path)
     repo.sh("git", "clean", "-qfd", "results", cwd=repo.path)
+
+
+def test_an_experiment_here_and_now(repo):
+    "In the work tree itself: what was changed stays changed there, and one run is new"
+    commit(repo, "before") if not clean(repo) else None
+    before, settings = runs_of(repo), ("-S", "runs.lenet5-dense.seed=[1, 9]")
+    p = repo.sh("dvc", "exp", "run", "-n", "here", *settings, "run@lenet5-dense")
+    assert ran(p) == ["check", "run@lenet5-dense"]
+    rows = pd.read_csv(repo.results / "runs/lenet5-dense/summary.csv")
+    assert rows.seed.tolist() == [1, 9]
+    assert rows.config_hash[1] in runs_of(repo) - before
+    assert "here" in repo.sh("dvc", "exp", "list").stdout
+    repo.sh("git", "checkout", "-q", "--", ".", cwd=repo.path)
+    repo.sh("git", "clean", "-qfd", "results", cwd=repo.path)
+
+
+def test_real_suites_fit_a_screen(repo):
+    "The guide's lines: stages of a long suite within 120 columns, the quick suite's metrics in few"
+    stages = repo.sh(*guided("dvc dag"), cwd=repo.path / "suites/cifar10").stdout
+    assert "run" in stages and max(map(len, stages.splitlines())) <= 120
+    file = repo.path / "results/quick/metrics.json"
+    file.parent.mkdir(exist_ok=True)
+    configs = (c for configs in suite_configs("quick").values() for c in configs)
+    found = {f"{c.dataset} {c.arch} x{c.width:g} {c.method} {c.bn}" for c in configs}
+    file.write_text(json.dumps({k: dict(sparsity=0.5, validation=0.9, test=0.9) for k in found}))
+    edit(repo, "params.yaml", "epochs: 8", "epochs: 9")
+    shown = repo.sh(*guided("dvc exp show"), "--csv", cwd=repo.path).stdout
+    columns = shown.splitlines()[0].split(",")
+    assert len(found) == 26 and len(columns) <= 12
+    wanted = {"params.yaml:defaults.epochs", "mnist5k fc1 x1 mpt-1-32 plain.test"}
+    assert wanted <= {*columns}
+    shutil.rmtree(file.parent)
+    repo.sh("git", "checkout", "-q", "--", "params.yaml", cwd=repo.path)
 
 
 def test_a_remote(repo, tmp_path):
