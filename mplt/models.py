@@ -166,12 +166,12 @@ def _resnet(
 # %% ../nbs/04_models.ipynb #6e2a9b02
 def own_network(
     name: str,  # package.module:function
-    in_shape: tuple,  # Channels, height, width of an image
+    in_shape: tuple,  # Channels, height, width of an image; None if a ticket does not say
     num_classes: int,  # Number of classes
 ) -> nn.Module:
     "Import a function and make a network by it, which runs its code; raises `UserError` if that fails"
     module, _, function = name.partition(":")
-    given = dict(in_shape=tuple(in_shape), num_classes=num_classes)
+    given = dict(in_shape=in_shape and tuple(in_shape), num_classes=num_classes)
     for place in "", str(machine().root):  # "": the current folder
         if place not in sys.path:
             sys.path.append(place)
