@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['cli', 'sets', 'root_flag', 'tickets', 'ARCH', 'FORCE', 'LARGE', 'GROUPS', 'DEVICES', 'HOW', 'COMPLETE', 'SHELLS',
-           'Commands', 'methods', 'networks', 'check_params', 'list_data', 'fetch_data', 'verify_data', 'tell_of',
-           'ticket_file', 'list_tickets', 'ticket_info', 'verify_ticket', 'export_ticket', 'classify_images',
+           'Commands', 'methods', 'networks', 'known_suite', 'check_params', 'list_data', 'fetch_data', 'verify_data',
+           'tell_of', 'ticket_file', 'list_tickets', 'ticket_info', 'verify_ticket', 'export_ticket', 'classify_images',
            'ticket_summary', 'push_ticket', 'pull_ticket', 'flag', 'among', 'grouped', 'place_flags', 'Settings',
            'plan', 'draw', 'is_first', 'run_and_tell', 'run_flags', 'run_given', 'imp_flags', 'imp', 'sweep_suite',
            'of_runs', 'list_runs', 'compare_runs', 'import_folder', 'invoke', 'one_sentence', 'refuse_flag',
@@ -62,10 +62,20 @@ def networks():
         print(f"{arch:16} {WEIGHTS[arch]:10,} weights: {layers}")
 
 
+def known_suite(
+    name: str,  # As it was given
+) -> str:  # The name of a suite
+    "Refuse a name that no suite has, before PyTorch is loaded"
+    from mplt.engine import suites
+
+    return pick(suites(), name, "suite")
+
+
 @cli.command("check")
 @click.argument("suite", required=False)
 def check_params(suite):  # Its name
     "Check a suite's params.yaml (default: in this folder)."
+    suite = suite and known_suite(suite)
     from mplt.pipeline import check_suite, suite_here
 
     suite = suite or suite_here()
@@ -490,6 +500,7 @@ def sweep_suite(
     on,  # A scheduler's address, or its file
 ):
     "Compute a suite's missing runs on many workers."
+    suite = known_suite(suite)
     from mplt.experiment import find
     from mplt.pipeline import suite_configs
     from mplt.sweep import crew, sweep

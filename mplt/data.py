@@ -228,11 +228,16 @@ def stratified(
     return torch.from_numpy(np.sort(np.concatenate(drawn)))
 
 # %% ../nbs/01_data.ipynb #5d0e3a18
-def _check_pixels(part, x, shape):
-    "Refuse a tensor of images that is not 8-bit, or of another shape"
+def _check_kind(part, x):
+    "Refuse a tensor of images that is not 8-bit"
     if x.dtype != torch.uint8:
         hint = "expected torch.uint8, pixels from 0 to 255: (255 * x).round().byte() of 0 to 1"
         raise UserError(f"{part} images are {x.dtype}: {hint}")
+
+
+def _check_pixels(part, x, shape):
+    "Refuse a tensor of images that is not 8-bit, or of another shape"
+    _check_kind(part, x)
     if x.shape[1:] != shape:
         hint = f"expected (n, {', '.join(map(str, shape))}): channels, height, width"
         raise UserError(f"{part} images have shape {tuple(x.shape)}: {hint}")
@@ -311,7 +316,10 @@ def batches(
     shift: int = 4,  # Of `crop_flip`, where the source has it
     share: slice = slice(None),  # What to yield of each batch, which is drawn as a whole
 ):
-    "Yield `(x, y)`: x float32 (size, channels, height, width), y int64 (size,)"
+    """Yield `(x, y)`: x float32 (size, channels, height, width), y int64 (size,); raises `UserError`
+    for images that are not 8-bit"""
+    if torch.is_tensor(images.x):
+        _check_kind("the", images.x)
     n, training = len(images.y), seed is not None
     order = stream(seed, "order", epoch).permutation(n) if training else np.arange(n)
     order = torch.from_numpy(order).to(images.y.device)

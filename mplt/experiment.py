@@ -6,9 +6,10 @@
 __all__ = ['NUMERICS', 'MEASURED', 'NUMBERS', 'GET_IT', 'IF_THERE', 'NOT_ALL_METHODS', 'FIRST', 'RESULT', 'SMALL', 'config_hash',
            'write', 'reading', 'read_rows', 'read_row', 'read_record', 'holds', 'published_folder', 'is_published',
            'has_ticket', 'finished', 'runs_folder', 'find', 'folder_of', 'publish', 'processor', 'commit', 'provenance',
-           'record_machine', 'InUse', 'reserved', 'new_model', 'layer_counts', 'rebuilt', 'after_binarising',
-           'leave_level', 'add_rows', 'shuffled', 'controls', 'renew_statistics', 'leave_controls', 'peak_memory',
-           'leave_curves', 'leave_summary', 'multiplied', 'multiplications', 'threads', 'run', 'carry_out']
+           'record_machine', 'InUse', 'reserved', 'new_model', 'network_record', 'check_same_network', 'layer_counts',
+           'rebuilt', 'after_binarising', 'leave_level', 'add_rows', 'shuffled', 'controls', 'renew_statistics',
+           'leave_controls', 'peak_memory', 'leave_curves', 'leave_summary', 'multiplied', 'multiplications', 'threads',
+           'run', 'carry_out']
 
 # %% ../nbs/12_experiment.ipynb #6083554e
 import hashlib
@@ -323,7 +324,7 @@ class InUse(UserError):
 
 
 @contextmanager
-def reserved(folder: Path, c: Config):
+def reserved(folder: Path, c: Config, **facts):  # More that its config.json says
     "Have the folder for this config, and for nobody else; raises `InUse`"
     with ExitStack() as lock:
         try:
@@ -331,7 +332,7 @@ def reserved(folder: Path, c: Config):
             lock.enter_context(FileLock(folder / "lock", timeout=0, fallback_to_soft=False))
             if not holds(folder, c):
                 said = dict(config_hash=config_hash(c), numerics=NUMERICS, config=asdict(c))
-                write(folder / "config.json", said)
+                write(folder / "config.json", said | facts)
             for f in leftovers(folder):
                 f.unlink()
             if c.cycles:
@@ -361,6 +362,31 @@ def new_model(c: Config, source: Source) -> torch.nn.Module:
     with torch.device("cpu" if ":" in c.arch else "meta"):
         ticket.check_size(new())
     return as_subnet(new(), c.method, 0.0 if row.cycles else c.sparsity, c.seed, **how)
+
+# %% ../nbs/12_experiment.ipynb #6aaca013
+def network_record(
+    model,  # From `new_model`, made by a function of one's own
+) -> dict:  # in_shape, num_classes and a digest of its layers
+    "What tells a network from another by the same name"
+    layers = hashlib.sha256(json.dumps(model.outline, sort_keys=True).encode())
+    made_for = dict(in_shape=[*model.subnet.in_shape], num_classes=model.builder["num_classes"])
+    return made_for | dict(layers=layers.hexdigest()[:12])
+
+
+def check_same_network(
+    folder: Path,  # Of a run, or where it will be
+    c: Config,  # The run's
+):
+    "Refuse a run of a network that its function no longer makes; runs that do not say theirs pass"
+    if ":" not in c.arch or not (folder / "config.json").exists():
+        return
+    with reading(folder / "config.json") as text:
+        if not (noted := json.loads(text).get("network")):
+            return
+        classes, shape = range(noted["num_classes"]), tuple(noted["in_shape"])
+    if network_record(new_model(c, Source({}, classes, (), (), in_shape=shape))) != noted:
+        how = "delete that folder, or give the changed function another name"
+        raise UserError(f"{folder} holds a run of another network than {c.arch!r} makes now: {how}")
 
 # %% ../nbs/12_experiment.ipynb #7d079e38
 def layer_counts(
@@ -590,7 +616,9 @@ def run(
     any computing, and `Stopped` after a signal"""
     c = config(**c) if isinstance(c, dict) else c
     folder, where = Path(folder or folder_of(c)), device(on or machine().device)
-    if finished(folder, c):
+    is_finished = finished(folder, c)
+    check_same_network(folder, c)
+    if is_finished:
         return read_row(folder)
     if is_published(folder, c):
         raise UserError(f"{folder} is for finished runs: compute this one in another folder")
@@ -618,7 +646,8 @@ def carry_out(c, folder, where, source, parts, told):
             leave_curves(folder, c, rows)
             told(new)
 
-    with reserved(folder, c) if first else nullcontext(), threads(c, source):
+    facts = dict(network=network_record(model)) if ":" in c.arch else {}
+    with reserved(folder, c, **facts) if first else nullcontext(), threads(c, source):
         if anywhere(first and finished(folder, c)):  # by another process, while this one waited
             return read_row(folder) if first else None
         if first:

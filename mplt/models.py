@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .binarize import Sign
 from .data import stream
 from .errors import UserError, pick
-from .names import ARCHS, BNS, INITS, RESNETS, WIDTHS, Interval
+from .names import ARCHS, BNS, INITS, RESNETS, WIDTHS, Interval, machine
 
 # %% ../nbs/04_models.ipynb #af8f51d1
 @dataclass(frozen=True)
@@ -166,15 +166,16 @@ def _resnet(
 # %% ../nbs/04_models.ipynb #6e2a9b02
 def own_network(
     name: str,  # package.module:function
-    in_shape: tuple,  # Channels, height, width of an image
+    in_shape: tuple,  # Channels, height, width of an image; None if a ticket does not say
     num_classes: int,  # Number of classes
 ) -> nn.Module:
     "Import a function and make a network by it, which runs its code; raises `UserError` if that fails"
     module, _, function = name.partition(":")
-    given = dict(in_shape=tuple(in_shape), num_classes=num_classes)
+    given = dict(in_shape=in_shape and tuple(in_shape), num_classes=num_classes)
+    for place in "", str(machine().root):  # "": the current folder
+        if place not in sys.path:
+            sys.path.append(place)
     try:
-        if "" not in sys.path:
-            sys.path.append("")  # the current folder
         with torch.random.fork_rng([]):
             make = getattr(import_module(module), function)
             takes = signature(make).parameters.values()

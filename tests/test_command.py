@@ -225,6 +225,7 @@ QUICK = ["--help", "--version", "methods", "", "ticket", "rum", "--versoin", "ti
 QUICK += ["networks", "data list", "data fetch minst", "run --help", "run --archh x", "imp --help"]
 QUICK += ["run --method mtp", "run --dataset cifra10", "run --arch cnov4", "run --lr x"]
 QUICK += ["run --device gpu", "run --log mlfow", "run --bn none --method mpt-1-1", "imp --score 2"]
+QUICK += ["check quik", "sweep mnits"]
 
 
 @pytest.mark.parametrize("args", QUICK)

@@ -14,8 +14,10 @@ import torch
 import torchvision
 
 from mplt import data, names
-from mplt.data import fetch, load, verify
+from mplt.data import SOURCES, fetch, load, verify
 from mplt.errors import UserError
+from mplt.models import build
+from mplt.train import evaluate
 
 
 @pytest.fixture
@@ -147,6 +149,18 @@ def test_what_would_be_misunderstood_is_refused(x, y, says):
     source = data.Source({}, ("a", "b"), (0.5,) * 3, (0.5,) * 3, in_shape=(3, 8, 8))
     with pytest.raises(UserError, match=says):
         data.split(data.DataSet(source, data.Images(x, y), good), seed=0)
+
+
+def test_numbers_that_are_not_pixels_are_not_evaluated():
+    "0 to 1 taken for 0 to 255 would cost a network all that it knows, in silence"
+    x, y = torch.rand(6, 1, 28, 28), torch.arange(6)
+    net = build("fc1", (1, 28, 28), 10, 0.1)
+    says = r"the images are torch.float32: expected torch.uint8, pixels from 0 to 255: .255 \* x"
+    for images in data.Images(x, y), data.Images(255 * x, y):
+        with pytest.raises(UserError, match=says):
+            evaluate(net, images, SOURCES["mnist"])
+        with pytest.raises(UserError, match=says):
+            next(data.batches(images, SOURCES["mnist"], 3, seed=0))
 
 
 @pytest.mark.skipif(

@@ -1,8 +1,10 @@
 "Networks of one's own: by name, with layers that are skipped and parameters that stay trained"
 
+import json
 import sys
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,11 +36,11 @@ SMALL = {  # torchvision's own classes, tiny
 HEAD = dict(vit="heads", convnext="classifier", swin="head", groupnorm="4")
 
 
-def trained(net, steps=2):
+def trained(net, steps=2, side=32):
     torch.manual_seed(0)
     opt = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
     for _ in range(steps):
-        x, y = torch.randn(4, 3, 32, 32), torch.arange(4)
+        x, y = torch.randn(4, 3, side, side), torch.arange(4)
         opt.zero_grad()
         F.cross_entropy(net.train()(x), y).backward()
         opt.step()
@@ -74,6 +76,23 @@ def test_what_no_method_knows_stays_trained(name, method, tmp_path):
     if method == "imp":
         with pytest.raises(UserError, match="the seed cannot give it back"):
             ticket.save(tmp_path / "i.safetensors", net, initial=True)
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "swin_t"])
+def test_torchvision_in_full_size(name, tmp_path):
+    "By name: converted, trained a step, saved, loaded to the same logits"
+    arch = f"torchvision.models:{name}"
+    net = as_subnet(own_network(arch, (3, 64, 64), 10), "mpt-1-32", 0.5, others="train")
+    first = {k: v.clone() for k, v in net.named_parameters() if v.requires_grad}
+    net = trained(net, 1, 64)
+    moved = [not torch.equal(v, first[k]) for k, v in net.named_parameters() if k in first]
+    assert sum(moved) > len(moved) / 2
+    size = ticket.save(tmp_path / "t.safetensors", net)
+    plain, x = ticket.load(tmp_path / "t.safetensors", arch, large=True), torch.randn(2, 3, 64, 64)
+    weights = sum(v.numel() for v in plain.parameters())
+    assert weights > 27e6 and size < weights / 6
+    with torch.no_grad():
+        assert torch.equal(plain(x), net(x))
 
 
 def test_what_is_not_asked_for_is_not_in_the_file(tmp_path):
@@ -213,6 +232,30 @@ def test_a_network_by_name(mine, capsys):
     assert "my_nets" in sys.modules and seconds > 0
 
 
+def test_an_edited_function_is_not_shown_the_old_run(mine, capsys):
+    words = [*FEW, "--arch", "my_nets:net"]
+    assert main(words) == 0
+    before = {f: f.read_bytes() for f in Path("out").iterdir() if f.suffix != ".png"}
+    for edited in "nn.Conv2d(c, 4, 3), nn.ReLU()", "nn.Conv2d(c, 4, 5, padding=1)":
+        (mine / "my_nets.py").write_text(CODE.replace("nn.Conv2d(c, 4, 3)", edited))
+        sys.modules.pop("my_nets")
+        assert main(words) == 2
+        says = "out holds a run of another network than 'my_nets:net' makes now: delete that"
+        assert says in capsys.readouterr().err
+    (mine / "my_nets.py").write_text(CODE + "# a comment")
+    sys.modules.pop("my_nets")
+    assert main(words) == 0 and "finished before" in capsys.readouterr().out
+    assert before == {f: f.read_bytes() for f in before}
+
+    (mine / "my_nets.py").write_text(CODE.replace("4, 3)", "4, 3, bias=False)"))
+    sys.modules.pop("my_nets")
+    file = mine / "out/config.json"
+    said = json.loads(file.read_text())
+    del said["network"]  # as those of before have none
+    file.write_text(json.dumps(said))
+    assert main(words) == 0 and "finished before" in capsys.readouterr().out
+
+
 def test_no_file_makes_code_run(mine, capsys):
     net = as_subnet(build("fc1", (1, 28, 28), 10, 0.1), "mpt-1-32", 0.5)
     net.spec = replace(net.spec, arch="my_nets:net")
@@ -255,4 +298,5 @@ def test_wrong_functions(mine, given, says):
 def test_torchvision_by_name():
     net = own_network("torchvision.models:resnet18", (3, 32, 32), 7)
     again = own_network("torchvision.models:resnet18", (3, 32, 32), 7)
+    own_network("torchvision.models:resnet18", None, 7)  # of a ticket that does not say
     assert net.fc.out_features == 7 and torch.equal(net.fc.weight, again.fc.weight)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import time
 from dataclasses import replace
@@ -18,6 +19,21 @@ COLUMNS = (
     "suite dataset arch width method bn scope sparsity seed epochs val_accuracy test_accuracy "
     "weights_total weights_kept ticket_bytes config_hash"
 ).split()
+OWN = """\
+suite: own
+root: ../../
+defaults: {limit: 60, batch_size: 20, epochs: 1, others: train}
+runs:
+  mine: {dataset: mnist5k, arch: ["our_nets:convs", "our_nets:rows"], method: mpt-1-32}
+"""
+NETS = """
+from torch import nn
+def convs(num_classes):
+    return nn.Sequential(nn.Conv2d(1, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(),
+                         nn.Linear(5 * 26 * 26, num_classes))
+def rows(num_classes):  # a linear layer, but not on the whole image
+    return nn.Sequential(nn.Linear(28, 3), nn.LayerNorm(3), nn.Flatten(), nn.Linear(84, num_classes))
+"""
 RUNS = ["run@fc1-imp", "run@fc1-mpt-1-32", "run@lenet5-dense"]
 ALL = ["check", "figures", *RUNS, "tables"]
 TIMED = ("timings.csv", "record.json")  # differ from time to time
@@ -53,6 +69,13 @@ def clean(repo):
 def commit(repo, message):
     repo.sh("git", "add", "-A", cwd=repo.path)
     repo.sh(*GIT, "commit", "-qm", message, cwd=repo.path)
+
+
+def guided(command):
+    "A command's words, as the guide has them"
+    cells = json.loads((REPO / "nbs/guide_scale.ipynb").read_text())["cells"]
+    lines = (line for c in cells for line in c["source"] if line.startswith(command))
+    return shlex.split(next(lines), comments=True)
 
 
 def test_first_repro(repo):
@@ -293,10 +316,7 @@ def test_an_experiment(repo):
     rows = [o for o in drawn["content"]["data"]["values"] if o["method"] == "dense"]
     assert drawn["revisions"] == ["HEAD", "lucky"] == [*dict.fromkeys(o["rev"] for o in rows)]
     assert {o["seed"] for o in rows if o["rev"] == "lucky"} == {"1", "7"}
-    shown = repo.sh(
-        "dvc", "exp", "show", "--only-changed", "--csv", "--drop", ".*(sparsity|validation)"
-    )
-    columns, *rows = shown.stdout.splitlines()
+    columns, *rows = repo.sh(*guided("dvc exp show"), "--csv").stdout.splitlines()
     assert len(columns.split(",")) <= 12 and "runs.lenet5-dense.seed" in columns
     assert any("lucky" in row for row in rows)
     repo.sh("dvc", "exp", "apply", "lucky")
@@ -305,6 +325,39 @@ def test_an_experiment(repo):
     assert summary.seed[summary.method == "dense"].tolist() == [1, 7]
     repo.sh("git", "checkout", "-q", "--", ".", cwd=repo.path)
     repo.sh("git", "clean", "-qfd", "results", cwd=repo.path)
+
+
+def test_an_experiment_here_and_now(repo):
+    "In the work tree itself: what was changed stays changed there, and one run is new"
+    commit(repo, "before") if not clean(repo) else None
+    before, settings = runs_of(repo), ("-S", "runs.lenet5-dense.seed=[1, 9]")
+    p = repo.sh("dvc", "exp", "run", "-n", "here", *settings, "run@lenet5-dense")
+    assert ran(p) == ["check", "run@lenet5-dense"]
+    rows = pd.read_csv(repo.results / "runs/lenet5-dense/summary.csv")
+    assert rows.seed.tolist() == [1, 9]
+    assert rows.config_hash[1] in runs_of(repo) - before
+    assert "here" in repo.sh("dvc", "exp", "list").stdout
+    repo.sh("git", "checkout", "-q", "--", ".", cwd=repo.path)
+    repo.sh("git", "clean", "-qfd", "results", cwd=repo.path)
+
+
+def test_real_suites_fit_a_screen(repo):
+    "The guide's lines: stages of a long suite within 120 columns, the quick suite's metrics in few"
+    stages = repo.sh(*guided("dvc dag"), cwd=repo.path / "suites/cifar10").stdout
+    assert "run" in stages and max(map(len, stages.splitlines())) <= 120
+    file = repo.path / "results/quick/metrics.json"
+    file.parent.mkdir(exist_ok=True)
+    configs = (c for configs in suite_configs("quick").values() for c in configs)
+    found = {f"{c.dataset} {c.arch} x{c.width:g} {c.method} {c.bn}" for c in configs}
+    file.write_text(json.dumps({k: dict(sparsity=0.5, validation=0.9, test=0.9) for k in found}))
+    edit(repo, "params.yaml", "epochs: 8", "epochs: 9")
+    shown = repo.sh(*guided("dvc exp show"), "--csv", cwd=repo.path).stdout
+    columns = shown.splitlines()[0].split(",")
+    assert len(found) == 26 and len(columns) <= 12
+    wanted = {"params.yaml:defaults.epochs", "mnist5k fc1 x1 mpt-1-32 plain.test"}
+    assert wanted <= {*columns}
+    shutil.rmtree(file.parent)
+    repo.sh("git", "checkout", "-q", "--", "params.yaml", cwd=repo.path)
 
 
 def test_a_remote(repo, tmp_path):
@@ -420,6 +473,28 @@ def test_published_suite_in_a_clone(repo, suite):
     p = repo.sh("dvc", "repro", cwd=place)
     assert set(ran(p)) <= {f"../../data/dvc.yaml:data@{o}" for o in ("mnist", "cifar10")}, p.stdout
     assert "up to date" in repo.sh("dvc", "status", "dvc.yaml", cwd=place).stdout and clean(repo)
+
+
+def test_a_suite_of_networks_of_ones_own(repo):
+    "Checked, swept from the root, and shown: their module lies there, and nothing is computed twice"
+    commit(repo, "before") if not clean(repo) else None
+    place = repo.path / "suites/own"
+    place.mkdir()
+    shutil.copyfile(repo.path / "dvc.yaml", place / "dvc.yaml")
+    (place / "params.yaml").write_text(OWN)
+    said = repo.sh("mplt", "check", cwd=place, ok=False).stderr
+    assert "'our_nets:convs' makes no network (ModuleNotFoundError" in said
+    (repo.path / "our_nets.py").write_text(NETS)
+    said = repo.sh("mplt", "sweep", "own", "--jobs", "1", cwd=repo.path)
+    assert "2 runs computed" in said.stdout
+    before = content(repo.path / "runs")
+    p = repo.sh("dvc", "repro", "tables", cwd=place)
+    assert ran(p) == ["check", "run@mine", "tables"]
+    assert content(repo.path / "runs") == before
+    assert "image/png" in (repo.path / "results/own/runs/mine/run.ipynb").read_text()
+    table = (repo.path / "results/own/tables/T1.md").read_text()
+    assert "our_nets:convs" in table and "our_nets:rows" in table
+    repo.sh("git", "clean", "-qfd", cwd=repo.path)
 
 
 def test_paper_suite(repo):
