@@ -266,6 +266,8 @@ def check_header(
             raise ValueError(f"{name} lacks {min(lacks)}")
     if any(type(n) is not int for n in header["kept"].values()):
         raise ValueError(f"kept is {header['kept']!r}")
+    if type(header.get("exact", [])) is not list:
+        raise ValueError(f"exact is {header['exact']!r}")
     Subnet(**header["subnet"])
     for field, types, allowed in SPEC if spec else ():
         v = spec[field]

@@ -331,6 +331,7 @@ def forged(path, out, header=lambda h: None, tensors=lambda t: None, content=lam
 HEADERS = {
     "no kept": (lambda h: h.pop("kept"), "'kept' is missing"),
     "spec is text": (lambda h: h.update(spec="lenet5"), "spec is 'lenet5'"),
+    "exact is text": (lambda h: h.update(exact="bn1"), "exact is 'bn1'"),
     "subnet is a list": (lambda h: h.update(subnet=[1]), "cannot be rebuilt"),
     "unknown network": (lambda h: h["spec"].update(arch="lenet6"), "did you mean 'lenet5'"),
     "unknown method": (lambda h: h["subnet"].update(method="mpt"), "unknown method 'mpt'"),
