@@ -295,7 +295,7 @@ def smallest(part, scale=1.0):
 
 def lines_on_white(png):
     "Is it a plot, whose colours may be turned around in the dark? Images and masks may not"
-    return (np.array(Image.open(io.BytesIO(png)).convert("L")) > 250).mean() > 0.85
+    return (np.array(Image.open(io.BytesIO(png)).convert("L")) > 250).mean() > 0.87
 
 
 class Cleaned(HTMLParser):
