@@ -293,7 +293,7 @@ def smallest(part, scale=1.0):
 
 def lines_on_white(png):
     "Is it a plot, whose colours may be turned around in the dark? Images and masks may not"
-    return (np.array(Image.open(io.BytesIO(png)).convert("L")) > 250).mean() > 0.85
+    return (np.array(Image.open(io.BytesIO(png)).convert("L")) > 250).mean() > 0.87
 
 
 # What may be on a page, whoever wrote its Markdown or its notebook's outputs; everything else is taken out.

@@ -36,6 +36,8 @@ KINDS = [
     "index.html",
     "try.html",
     "binarize.html",
+    "lab.html",
+    "explore.html",
     "results/mnist/index.html",
     "results/mnist/fc1-imp.html",
     "api/index.html",
@@ -291,6 +293,20 @@ def test_figures_are_dark_in_the_dark(page, host, name):
         assert (light < 100) != as_it_is, image.get_attribute("src")
 
 
+def test_a_ticket_has_its_colours_in_the_dark(page, host):
+    "What is kept of a mask is bright"
+    page.goto(host + "explore.html")
+    shots = []
+    for scheme in "light", "dark":
+        page.emulate_media(color_scheme=scheme)
+        picture = page.locator("code:has-text('live(ticket_picture') >> nth=0").locator(
+            "xpath=following::img[1]"
+        )
+        picture.scroll_into_view_if_needed()
+        shots.append(np.array(Image.open(io.BytesIO(picture.screenshot())).convert("L")).mean())
+    assert min(shots) > 180
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_methods_have_colours_of_their_own(page, host, scheme):
     page.emulate_media(color_scheme=scheme)
@@ -486,6 +502,8 @@ def test_try_it(page, host, where):
         page.keyboard.press(" ")
     expect(shown.first).to_have_text("7", timeout=60_000)
     cells = page.locator("#try table:visible tbody tr").first.locator("td").all_inner_texts()
+    for cell in page.locator("#try table:visible tbody tr").first.locator("td").all()[2:]:
+        assert cell.evaluate("o => getComputedStyle(o).textAlign") == "right"
     assert int(cells[5].replace(",", "")) == len(code(cells[0])) and 0 < float(cells[7]) < 1000
     pictures = page.locator("#try .cards:visible section").first.locator("canvas")
     assert pictures.count() == 6  # weights, and what five layers see

@@ -8,8 +8,8 @@ for (const table of document.querySelectorAll('article table:not(.highlighttable
   for (const cell of table.querySelectorAll('td')) cell.classList.toggle('long', cell.textContent.length > 16)
   const rows = [...table.rows].filter(o => o.cells.length == table.tHead?.rows[0].cells.length)
   for (const i of table.tHead ? [...table.tHead.rows[0].cells].keys() : []) {   // numbers to the right
-    const texts = rows.map(o => o.cells[i]).filter(o => o.tagName == 'TD').map(o => o.textContent.trim()).filter(o => !['', '–', '…'].includes(o))
-    if (texts.length && texts.every(o => NUMBER.test(o))) for (const o of rows) o.cells[i].classList.add('number')
+    const texts = rows.map(o => o.cells[i]).filter(o => o.tagName == 'TD').map(o => o.textContent.trim()).filter(o => !['', '–'].includes(o))
+    if (texts.length && texts.every(o => o == '…' || NUMBER.test(o))) for (const o of rows) o.cells[i].classList.add('number')
   }
   if (table.tHead?.rows.length == 1 && table.tBodies[0]?.rows.length > 1) new Tablesort(table)
 }
