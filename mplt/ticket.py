@@ -236,6 +236,7 @@ PARTS = {  # what each part of a header has to say
 
 FACTS = (  # what may be said, its types, what is allowed
     ("classes", (str,), lambda v: True),
+    ("exact", (str,), lambda v: True),
     ("mean", (int, float), lambda v: -1e9 < v < 1e9),
     ("std", (int, float), lambda v: 1e-9 < v < 1e9),
 )
@@ -244,13 +245,13 @@ FACTS = (  # what may be said, its types, what is allowed
 def check_facts(
     header: dict,  # As of `check_header`
 ):
-    "Class names and the pixels' statistics, if it says them: do they fit? Raises ValueError"
+    "Names of classes and of exact norms, the pixels' statistics: do they fit, if said? Raises ValueError"
     spec, shape = header["spec"] or {}, header["subnet"]["in_shape"] or [None]
     sizes = dict(classes=spec.get("num_classes"), mean=shape[0], std=shape[0])
     for name, types, allowed in FACTS:
         v = header.get(name, [])
         good = isinstance(v, (list, tuple)) and all(type(o) in types and allowed(o) for o in v)
-        if name in header and not (good and len(v) == (sizes[name] or len(v))):
+        if name in header and not (good and len(v) == (sizes.get(name) or len(v))):
             raise ValueError(f"{name} is {v!r}")
 
 
@@ -266,8 +267,6 @@ def check_header(
             raise ValueError(f"{name} lacks {min(lacks)}")
     if any(type(n) is not int for n in header["kept"].values()):
         raise ValueError(f"kept is {header['kept']!r}")
-    if type(header.get("exact", [])) is not list:
-        raise ValueError(f"exact is {header['exact']!r}")
     Subnet(**header["subnet"])
     for field, types, allowed in SPEC if spec else ():
         v = spec[field]
