@@ -92,6 +92,7 @@ $(NPM): docs/package-lock.json
 bench: $(VENV)/test.installed  ## a ticket's training step against a dense one, a ticket in bits against other engines, a sweep's costs
 	$(VENV)/bin/python tests/benchmark.py
 	$(VENV)/bin/python tests/speed.py
+	$(VENV)/bin/python tests/programs.py
 	$(VENV)/bin/python tests/workers.py
 
 results: $(VENV)/pipeline.installed  ## bring the tables and figures of the committed suites up to date

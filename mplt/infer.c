@@ -53,10 +53,12 @@ enum { REALS = 1 };
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 12")
 typedef float Reals __attribute__((vector_size(4 * REALS)));
+typedef uint64_t Words __attribute__((vector_size(16)));
 #else
 #define INLINE static inline
 #define UNROLL
 typedef float Reals;
+typedef uint64_t Words;
 #endif
 
 #if defined MPLT_PORTABLE || !defined __GNUC__
@@ -168,9 +170,7 @@ static void spread_signs(const Step *s, const uint8_t *signs, uint8_t *copy, int
 #define TABLES4(t) TABLE(t), TABLE((t) + 1), TABLE((t) + 2), TABLE((t) + 3)
 #define TABLES16(t) TABLES4(t), TABLES4((t) + 4), TABLES4((t) + 8), TABLES4((t) + 12)
 #define TABLES64(t) TABLES16(t), TABLES16((t) + 16), TABLES16((t) + 32), TABLES16((t) + 48)
-#if LANES
 static const int8_t table[256][16] = {TABLES64(0), TABLES64(64), TABLES64(128), TABLES64(192)};
-#endif
 /* end */
 
 
@@ -239,38 +239,99 @@ static void sum_signs(const Step *s, const uint8_t *x, const int *where, int row
 /* end */
 
 /* words */
-/* Without byte shuffles: sixteen rows are a word, and of its bits only ones are counted */
-static void sum_signs(const Step *s, const uint8_t *x, const int *where, int rows, Memory m)
+/* Without byte shuffles: sixteen rows are a word, and of its bits only ones are counted. The words of BLOCK
+   pixels lie side by side, so that vectors run along pixels. */
+enum { BLOCK = 256, TOGETHER = 8, WORDS = sizeof(Words) / 8 };
+
+/* The ones of each byte of some words */
+INLINE Words ones_of_bytes(Words x)
 {
-    int pixels = s->rows * s->columns, span = whole(pixels), n = (rows + 15) / 16;
-    uint64_t *signs = m.words, *kept = signs + 64 * n, *negative = kept + n, *seen = negative + n;
-    for (int p = 0; p < pixels; p += 64) {
-        int block = pixels - p < 64 ? pixels - p : 64;
-        memset(signs, 0, sizeof *signs * 64 * n);
-        memset(seen, 0, sizeof *seen * 64 * n);
-        for (int r = 0; r < rows; r++)
-            for (int i = 0; i < block; i++) {
-                uint64_t byte = x[where[r] + p + i];
-                signs[i * n + r / 16] |= (byte & 15) << r % 16 * 4;
-                seen[i * n + r / 16] |= (uint64_t)(byte == OUTSIDE ? 0 : 15) << r % 16 * 4;
-            }
-        const uint8_t *tables = s->tables;
-        for (int o = 0; o < s->outputs; o++) {
-            memset(kept, 0, sizeof *kept * 2 * n);
-            for (int i = 0, r = 0; i < (s->counts ? (int)s->counts[o] : rows); i++, r += !s->counts) {
-                r += s->counts ? *tables++ : 0;
-                kept[r / 16] |= (uint64_t)(*tables & 15) << r % 16 * 4;
-                negative[r / 16] |= (uint64_t)(*tables++ >> 4) << r % 16 * 4;
-            }
-            for (int i = 0; i < block; i++) {
-                int sum = 0;
-                for (int j = 0; j < n; j++) {
-                    uint64_t both = kept[j] & seen[i * n + j];
-                    sum += 2 * ones((signs[i * n + j] ^ negative[j]) & both) - ones(both);
-                }
-                m.sums[o * span + p + i] = (int16_t)sum;
+    x -= x >> 1 & 0x5555555555555555;
+    x = (x & 0x3333333333333333) + (x >> 2 & 0x3333333333333333);
+    return (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0f;
+}
+
+/* How many products are +1, of TOGETHER pixels. A byte holds the ones of 31 words. */
+INLINE void count(const uint64_t *signs, const uint64_t *kept, const uint64_t *negative, int n, int *counts)
+{
+    for (int j = 0; j < n;) {
+        Words bytes[TOGETHER / WORDS] = {{0}};
+        for (int end = n - j < 31 ? n : j + 31; j < end; j++) {
+            UNROLL
+            for (int i = 0; i < TOGETHER / WORDS; i++) {
+                Words x;
+                memcpy(&x, signs + j * BLOCK + i * WORDS, sizeof x);
+                bytes[i] += ones_of_bytes((x ^ negative[j]) & kept[j]);
             }
         }
+        uint64_t each[TOGETHER];
+        memcpy(each, bytes, sizeof each);
+        for (int i = 0; i < TOGETHER; i++) {
+            uint64_t pairs = (each[i] & 0x00ff00ff00ff00ff) + (each[i] >> 8 & 0x00ff00ff00ff00ff);
+            counts[i] += (int)(pairs * 0x0001000100010001 >> 48);
+        }
+    }
+}
+
+/* The tables of an output as words; how many weights are kept */
+static int pack(const uint8_t *tables, int rows, uint64_t *kept, uint64_t *negative)
+{
+    int all = 0;
+    for (int j = 0; j * 16 < rows; j++, tables += 16) {
+        uint64_t k = 0, g = 0;
+        for (int i = 0; i < 16 && j * 16 + i < rows; i++) {
+            k |= (uint64_t)(tables[i] & 15) << 4 * i;
+            g |= (uint64_t)(tables[i] >> 4) << 4 * i;
+        }
+        kept[j] = k;
+        negative[j] = g;
+        all += ones(k);
+    }
+    return all;
+}
+
+/* All outputs at some pixels. Outside of the image each sign counts as - at first; then its weight is added,
+   and the sum is as if there were nothing. */
+static void sum_block(const Step *s, const uint8_t *x, const int *where, int rows, int block, uint64_t *signs,
+                      int16_t *sums, int span)
+{
+    int n = (rows + 15) / 16, places = s->kernel * s->kernel;
+    uint64_t *kept = signs + BLOCK * n, *negative = kept + n, *weight = negative + n;
+    uint8_t *unlisted = (uint8_t *)(weight + places);
+    const uint8_t *tables = s->tables;
+    for (int o = 0; o < s->outputs; o++, sums += span) {
+        const uint8_t *t = s->counts ? unlisted : tables;
+        memset(unlisted, 0, rows);
+        for (int i = 0, r = 0; s->counts && i < (int)s->counts[o]; i++, tables += 2)
+            unlisted[r += tables[0]] = tables[1];
+        tables += s->counts ? 0 : rows;
+        int all = pack(t, rows, kept, negative);
+        for (int i = 0; i < block; i += TOGETHER) {
+            int counts[TOGETHER] = {0};
+            count(signs + i, kept, negative, n, counts);
+            for (int k = 0; k < TOGETHER; k++)
+                sums[i + k] = (int16_t)(2 * counts[k] - all);
+        }
+        memset(weight, 0, sizeof *weight * places);
+        for (int r = 0; r < rows; r += places)
+            for (int place = 0; place < places; place++)
+                weight[place] += table[t[r + place]][15];
+        for (int place = 0; place < places; place++)
+            for (int i = 0; i < block; i++)
+                sums[i] += (int16_t)(x[where[place] + i] / OUTSIDE * (int)weight[place]);
+    }
+}
+
+static void sum_signs(const Step *s, const uint8_t *x, const int *where, int rows, Memory m)
+{
+    int span = whole(s->rows * s->columns), n = (rows + 15) / 16;
+    for (int p = 0; p < span; p += BLOCK) {
+        int block = span - p < BLOCK ? span - p : BLOCK;
+        memset(m.words, 0, sizeof *m.words * BLOCK * n);
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < block; i++)
+                m.words[r / 16 * BLOCK + i] |= (uint64_t)(x[where[r] + p + i] & 15) << r % 16 * 4;
+        sum_block(s, x + p, where, rows, block, m.words, m.sums + p, span);
     }
 }
 #endif

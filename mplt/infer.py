@@ -394,7 +394,7 @@ def lay_out(p, m, w, x, shape):
     t = tables(w)
     p.need(where=t.shape[1], sums=n * whole(rows * columns), totals=whole(rows * columns))
     p.need(spread_signs=-(-inputs // 4) * phases * k * lines * columns + 64)
-    p.need(words=130 * -(-t.shape[1] // 16))
+    p.need(words=276 * -(-t.shape[1] // 16))
     return what | shorter(t)
 
 
@@ -568,6 +568,8 @@ def leave_seed(
 # %% ../nbs/11_infer.ipynb #277e8b39
 USAGE = """A ticket of mplt as one file, to be compiled by a C99 compiler, for instance
    cc -std=c99 -O3 -march=native -DMPLT_MAIN net.c
+   (without -march=native it runs on any processor of the kind, signs several times slower: -mssse3 or
+   -mavx2 are in between)
    for a program that reads images (a byte a pixel, channels one after the other) and prints classes;
    without MPLT_MAIN it has the function int mplt_classify(const uint8_t *image, float *logits),
    for one thread at a time. MPLT_PORTABLE leaves vector instructions out.
