@@ -309,7 +309,10 @@ def test_the_ledger_by_hand():
             top("conv4", "mpt-1-32", sparsity=0.5),
             top("conv4", "mpt-1-32", width=0.5),
         ),
-        ("learned BN helps", *(top("conv4", "mpt-1-1", bn=k) for k in ("learned", "plain"))),
+        (
+            "learned BN helps",
+            *(top("conv4", "mpt-1-1", bn=k, variant="") for k in ("learned", "plain")),
+        ),
         (
             "prize 3: signs are as good as 32 bits",
             top("conv4", "mpt-1-32"),
