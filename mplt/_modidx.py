@@ -528,6 +528,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'mplt.train.together': ('train.html#together', 'mplt/train.py'),
                             'mplt.train.train_epoch': ('train.html#train_epoch', 'mplt/train.py')},
             'mplt.watch': { 'mplt.watch.age': ('watch.html#age', 'mplt/watch.py'),
+                            'mplt.watch.called': ('watch.html#called', 'mplt/watch.py'),
                             'mplt.watch.curves_of': ('watch.html#curves_of', 'mplt/watch.py'),
                             'mplt.watch.differences': ('watch.html#differences', 'mplt/watch.py'),
                             'mplt.watch.dvclive': ('watch.html#dvclive', 'mplt/watch.py'),

@@ -219,7 +219,7 @@ def export_ticket(
     seed_only,  # Of a C file: are the signs drawn, not stored?
     force,  # Is what is there written over?
 ):
-    "Write it as a .safetensors, .onnx, .c, .html or .md file."
+    "Write it as a .safetensors, .pt2, .onnx, .c, .html or .md file."
     from mplt.export import export
 
     print(f"{out}: {export(ticket_file(file), out, arch, seed_only, force, large)} bytes")
@@ -546,8 +546,11 @@ def compare_runs(names):  # Two folders, or the first digits of two hashes
     from mplt.watch import curves_of, differences, run_folder
 
     folders = [run_folder(name) for name in names]
-    for table in differences(*folders), curves_of(*folders):
+    tables = [o for o in (differences(*folders), curves_of(*folders)) if len(o)]
+    for table in tables:
         print(table.to_string(na_rep="", float_format="{:.4g}".format), end="\n\n")
+    if len(tables) < 2:
+        print("they differ in nothing" if tables else "they differ in nothing, and have no curves yet")
 
 
 @of_runs.command("import")

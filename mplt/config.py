@@ -11,6 +11,7 @@ __all__ = ['FRACTION', 'PERCENT', 'POSITIVE', 'COUNT', 'PIXELS', 'SIDES', 'DIGES
            'check_rules', 'config', 'expand', 'Script', 'script_settings']
 
 # %% ../nbs/08_config.ipynb #9d6f2a18
+import os
 import re
 from dataclasses import Field, dataclass, field, fields
 from itertools import product
@@ -285,6 +286,8 @@ def config(
         from mplt.data import digest
 
         settings["digest"] = digest(settings["dataset"], settings["digest"])
+        kind, _, path = settings["dataset"].partition(":")
+        settings["dataset"] = f"{kind}:{os.path.normpath(path)}"  # ./pets is pets
     return Config(**{f.name: settings[f.name] for f in fields(Config)})
 
 # %% ../nbs/08_config.ipynb #7229a734

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['LOGGERS', 'TOLD', 'SEEN', 'tensorboard', 'dvclive', 'mlflow', 'wandb', 'trouble', 'telling', 'state', 'age',
-           'look_at', 'runs_in', 'run_folder', 'differences', 'curves_of']
+           'look_at', 'runs_in', 'run_folder', 'called', 'differences', 'curves_of']
 
 # %% ../nbs/18_watch.ipynb #a0010004
 import json
+import re
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -188,11 +189,20 @@ def run_folder(
     if (Path(name) / "config.json").is_file():
         return Path(name)
     places = runs_folder(), machine().root / "results/runs"
-    found = {f.parent.name: f.parent for o in places for f in o.glob(f"{name}*/config.json")}
+    pattern = f"{name}*/config.json" if re.fullmatch("[0-9a-f]+", name) else "none"
+    found = {f.parent.name: f.parent for o in places for f in o.glob(pattern)}
     if len(found) != 1:
         how_many = f"{len(found)} runs begin so" if found else "there is no such run"
         raise UserError(f"run {name!r}: {how_many}, expected a folder or digits of one hash")
     return found.popitem()[1]
+
+
+def called(
+    folders: tuple,  # Of runs
+) -> dict:  # Folder: what tells it from the others
+    "Their names, or their paths where names are the same"
+    names = [folder.resolve().name for folder in folders]
+    return dict(zip(folders, names if len({*names}) == len(names) else map(str, folders)))
 
 
 def differences(
@@ -200,12 +210,12 @@ def differences(
 ) -> pd.DataFrame:  # Index: what differs; a column for each folder
     "The settings and results in which runs differ"
     columns = {}
-    for folder in folders:
+    for folder, name in called(folders).items():
         with reading(folder / "config.json") as text:
-            columns[folder.name] = json.loads(text)["config"]
+            columns[name] = json.loads(text)["config"]
         if (folder / "summary.csv").exists():
             row = read_row(folder)
-            columns[folder.name] |= {k: row[k] for k in ("val_accuracy", *RESULT)}
+            columns[name] |= {k: row[k] for k in ("val_accuracy", *RESULT)}
     table = pd.DataFrame(columns, dtype=object)
     return table[table.astype(str).nunique(axis=1, dropna=False) > 1]
 
@@ -218,10 +228,10 @@ def curves_of(
 ):  # Index: epochs done, of all cycles; columns: folder, train_loss and val_accuracy
     "The curves of runs side by side, thinned out to so many epochs"
     columns = {}
-    for folder in folders:
+    for folder, name in called(folders).items():
         ends = read_rows(folder / "curves.csv").groupby(["cycle", "epoch"]).last()
-        for name in "train_loss", "val_accuracy":
-            columns[folder.name, name] = ends[name].reset_index(drop=True)
+        for curve in "train_loss", "val_accuracy":
+            columns[name, curve] = ends[curve].reset_index(drop=True)
     table = pd.DataFrame(columns)
     table.index = table.index.rename("epoch") + 1
     return table[(len(table) - table.index) % -(-len(table) // most) == 0]

@@ -161,6 +161,8 @@ def test_numbers_that_are_not_pixels_are_not_evaluated():
             evaluate(net, images, SOURCES["mnist"])
         with pytest.raises(UserError, match=says):
             next(data.batches(images, SOURCES["mnist"], 3, seed=0))
+        with pytest.raises(UserError, match=says):
+            data.normalise(images.x, SOURCES["mnist"])
 
 
 @pytest.mark.skipif(

@@ -79,6 +79,24 @@ def test_a_folder_of_the_data_sets(pets, monkeypatch):
     assert digest("folder:pets") == here
 
 
+def test_what_is_loaded_tells_folders_apart(pets):
+    "Folders that are links, and images whose names begin with a dot, are loaded as well"
+    cats = pets / "train/cat"
+    cats.rename(pets.parent / "cats")
+    cats.symlink_to(pets.parent / "cats")
+    seen = {digest("folder:pets")}
+    (pets.parent / "cats/3.png").unlink()
+    seen.add(digest("folder:pets"))
+    (cats / "4.png").rename(cats / ".4.png")
+    seen.add(digest("folder:pets"))
+    assert len(seen) == 3 and len(load("folder:pets", side=12).train.y) == 79
+
+
+def test_one_folder_has_one_name(pets):
+    given = "folder:pets", "folder:./pets", "folder:pets/", "folder:pets/../pets"
+    assert len({config_hash(config(dataset=o, **ASKED)) for o in given}) == 1
+
+
 def test_colour_and_a_broken_image(pets):
     Image.new("RGBA", (30, 9), "red").save(pets / "val/cat/3.png")
     assert load("folder:pets", side=12).train.x.shape == (80, 3, 12, 12)
@@ -199,6 +217,9 @@ def test_any_data_set():
     )
     data = collect(items, items, side=8)
     assert data.train.x.shape == (40, 1, 8, 8) and data.source.classes == ("cat", "dog")
+    fine = HuggingFace(dict(img=o["image"], fine_label=o["label"]) for o in items)
+    fine.features = {"fine_label": items.features["label"]}
+    assert collect(fine, fine, side=8).source.classes == ("cat", "dog")
     data = collect(items, fakes[1], side=8)  # grey and colour
     assert data.train.x.shape[1] == data.test.x.shape[1] == 3
     with pytest.raises(UserError, match="train images are torch.float32"):

@@ -259,8 +259,24 @@ def test_two_runs_are_compared(two, monkeypatch, capsys):
     assert [*table.index] == [2, 4, 6]
     curves = pd.read_csv(first / "curves.csv")
     assert [*table[first.name, "val_accuracy"]] == [*curves.val_accuracy[1::2]]
-    assert command.main(["runs", "compare", str(first), "nothing"]) == 2
-    assert "run 'nothing': there is no such run" in capsys.readouterr().err
+    for name in "nothing", "**", "/nowhere/at/all", "[", "":
+        assert command.main(["runs", "compare", str(first), name]) == 2
+        assert f"run {name!r}: there is no such run" in capsys.readouterr().err
+    assert command.main(["runs", "compare", str(first), str(first)]) == 0
+    assert "they differ in nothing" in capsys.readouterr().out
+
+
+def test_runs_of_one_name_are_compared(two, monkeypatch, capsys):
+    monkeypatch.chdir(two.parent)
+    for place, folder in zip("ab", two.iterdir()):
+        (two.parent / place).mkdir()
+        shutil.copytree(folder, two.parent / place / "out")
+    assert command.main("runs compare a/out b/out".split()) == 0
+    said = capsys.readouterr().out
+    assert said.count("a/out") == said.count("b/out") == 2 and "seed" in said
+    monkeypatch.chdir("a/out")
+    assert command.main("runs compare . ../../b/out".split()) == 0
+    assert "seed" in capsys.readouterr().out
 
 
 def test_telling_nobody(tmp_path):
