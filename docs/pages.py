@@ -52,7 +52,7 @@ HERO = """
 """
 CARDS = """
 <div class="four" markdown>
-- [**Try it**](try.md)\n  Draw a digit: tickets of a few kilobytes answer in the page.
+- [**Try it**](try.md)\n  Draw a digit, or take an image: tickets answer in the page.
 - [**Results**](results/index.md)\n  Accuracy against sparsity and bytes, what holds and what does not.
 - [**Your own**](guide_own.md)\n  Find a ticket in your own network, or for your own images.
 - [**The book**](data.md)\n  How it works, a question a chapter, every line explained and run.

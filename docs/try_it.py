@@ -47,7 +47,7 @@ hide: [navigation, toc]
 
 # Try it
 
-> A ticket of a few kilobytes, in this page
+> Tickets of a few kilobytes to a few hundred, in this page
 
 """
 PAGE = """Draw a digit, or take an image that no ticket has been trained on. Each ticket is the C file that

@@ -550,7 +550,9 @@ def compare_runs(names):  # Two folders, or the first digits of two hashes
     for table in tables:
         print(table.to_string(na_rep="", float_format="{:.4g}".format), end="\n\n")
     if len(tables) < 2:
-        print("they differ in nothing" if tables else "they differ in nothing, and have no curves yet")
+        print(
+            "they differ in nothing" if tables else "they differ in nothing, and have no curves yet"
+        )
 
 
 @of_runs.command("import")

@@ -237,6 +237,14 @@ def test_what_computes_nothing_is_quick(args, tmp_path):
     assert p.stdout.splitlines()[-1] == f"set() {2 if p.stderr else 0}", p.stderr
 
 
+def test_a_chapter_is_loaded_when_it_is_named():
+    code = "import sys, mplt; print('mplt.errors' in sys.modules, mplt.errors.UserError.__name__); "
+    code += "print(hasattr(mplt, 'tickett')); mplt.tickett"
+    p = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert p.stdout.splitlines() == ["False UserError", "False"]
+    assert p.stderr.endswith("AttributeError: module 'mplt' has no attribute 'tickett'\n")
+
+
 @pytest.mark.parametrize("loading", ["click", "torch", "pandas"])
 def test_ctrl_c_while_it_loads(loading):
     code = f"""

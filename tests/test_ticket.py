@@ -827,6 +827,9 @@ def test_zoo(tmp_path, monkeypatch, capsys):
             ].to_list()
     rows = ticket.zoo_rows()
     assert sorted(r["config_hash"] for r in rows.values()) == sorted(kept) and len(kept) > 50
+    # what a younger setting is where older runs lack it makes no name longer
+    assert {f"conv6-signed-fast-{pruned}" for pruned in (50, 90, 95)} <= {*rows}
+    assert not [name for name in rows if name.endswith("-") or "refuse" in name]
     assert ticket.info(ticket.zoo_file("conv4-width-0.25"))["spec"]["width"] == 0.25
     net = ticket.zoo("lenet5-mpt-1-1-80", engine="bits")
     assert net.header["config_hash"] == rows["lenet5-mpt-1-1-80"]["config_hash"]
