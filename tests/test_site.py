@@ -83,7 +83,7 @@ def page(browser):
 
 
 def test_every_page(page, host):
-    "No error, no other host asked, no broken link, a text for every image, no page wider than a telephone"
+    "No error, no other host asked, no broken link, no id twice, a text for every image, a telephone wide"
     bad, ids, links = [], {}, []
     page.on("console", lambda o: o.type == "error" and bad.append((page.url, o.text)))
     page.on("pageerror", lambda o: bad.append((page.url, str(o))))
@@ -99,6 +99,10 @@ def test_every_page(page, host):
         page.goto(host + name)
         seen = page.evaluate("""() => ({
             ids: [...document.querySelectorAll('[id]')].map(o => o.id),
+            twice: [...document.querySelectorAll('[id]')].map(o => o.id)
+                .filter((o, i, all) => all.indexOf(o) < i),
+            nameless: [...document.querySelectorAll('article code')].map(o => o.textContent)
+                .filter(o => /^(def|class) \\w+\\.__call__\\(/.test(o)),
             links: [...document.querySelectorAll('a[href]')].map(o => o.getAttribute('href')),
             dumb: [...document.images].filter(o => !o.alt).map(o => o.src),
             raw: [...document.querySelectorAll('article p')].map(o => o.textContent)
@@ -107,9 +111,9 @@ def test_every_page(page, host):
             width: document.documentElement.scrollWidth})""")
         ids[name] = seen["ids"]
         links += [(name, o) for o in seen["links"]]
-        bad += [
-            (name, what, seen[what]) for what in ("dumb", "raw", "tex") if seen[what]
-        ]  # raw: Markdown that was not understood
+        # raw: Markdown that was not understood; nameless: a signature of an object's class, not of its own
+        kinds = "dumb", "raw", "tex", "twice", "nameless"
+        bad += [(name, what, seen[what]) for what in kinds if seen[what]]
         if seen["width"] > 400:
             bad.append((name, f"{seen['width']} pixels wide"))
     for name, href in links:
