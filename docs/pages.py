@@ -37,9 +37,14 @@ FIRST = [
     "verdict",
     "network",
     "method",
+    "variant",
     "test %",
     "its test %",
     "ticket %",
+    "mask shuffled %",
+    "weights redrawn %",
+    "scores inverted %",
+    "random mask %",
     "published %",
     "validation %",
 ]  # columns, in this order, before others
@@ -199,7 +204,9 @@ def table(rows, caption):
     shared = {
         k: o.iloc[0]
         for k, o in rows.items()
-        if (k == "network" or k not in NAMES) and not k.endswith(" %") and o.nunique() == 1 < len(o)
+        if (k in ("network", "method") or k not in NAMES)
+        and not k.endswith(" %")
+        and o.nunique() == 1 < len(o)
     }
     said = ", ".join(f"{k} {o}" for k, o in shared.items() if o)
     order = [k for k in FIRST if k in rows] + [k for k in rows if k not in FIRST]

@@ -183,6 +183,9 @@ def test_accuracy_in_sight(page, host, name, width):
     page.goto(f"{host}results/{name}/index.html#t1-accuracy")
     table = page.locator("#t1-accuracy ~ * table").first
     in_sight(table, "test %", width)
+    if "variant" in heads(table):  # what tells rows of a method apart stands beside it
+        assert heads(table).index("variant") == heads(table).index("method") + 1
+        in_sight(table, "variant", width)
     column = heads(table).index("test %") + 1
     for cell in table.locator(f"tbody td:nth-child({column})").all():
         assert cell.evaluate("o => getComputedStyle(o).textAlign") == "right"
@@ -213,6 +216,21 @@ def test_verdicts_in_sight(page, host, width):
         page.goto(host + name)
         for column in "claim", "verdict", "test %", "its test %":
             in_sight(page.locator(f"article {which}").first, column, width)
+
+
+def test_controls_in_sight(page, host):
+    "… all of them, and both networks' accuracies on MNIST, on a telephone"
+    page.set_viewport_size({"width": 400, "height": 900})
+    for name in SUITES:
+        page.goto(f"{host}results/{name}/index.html")
+        table = page.locator("h2[id^='c1-'] ~ * table").first
+        controls = [o for o in heads(table) if o.endswith(" %")]
+        assert controls[:3] == ["ticket %", "mask shuffled %", "weights redrawn %"]
+        for head in controls:
+            in_sight(table, head, 400)
+    page.goto(host)
+    for head in "fc1: test %", "lenet5: test %":
+        in_sight(page.locator("table:has(th:text-is('lenet5: test %'))"), head, 400)
 
 
 ACCURACIES = {"test %", "its test %", "ticket %", "published %", "test_accuracy"}
