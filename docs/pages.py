@@ -6,6 +6,7 @@ import io
 import json
 import re
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 from textwrap import shorten
@@ -20,6 +21,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
+from nbdev.showdoc import show_doc
 from PIL import Image
 
 from mplt.pipeline import run_folders
@@ -35,9 +37,14 @@ FIRST = [
     "verdict",
     "network",
     "method",
+    "variant",
     "test %",
     "its test %",
     "ticket %",
+    "mask shuffled %",
+    "weights redrawn %",
+    "scores inverted %",
+    "random mask %",
     "published %",
     "validation %",
 ]  # columns, in this order, before others
@@ -197,7 +204,9 @@ def table(rows, caption):
     shared = {
         k: o.iloc[0]
         for k, o in rows.items()
-        if (k == "network" or k not in NAMES) and not k.endswith(" %") and o.nunique() == 1 < len(o)
+        if (k in ("network", "method") or k not in NAMES)
+        and not k.endswith(" %")
+        and o.nunique() == 1 < len(o)
     }
     said = ", ".join(f"{k} {o}" for k, o in shared.items() if o)
     order = [k for k in FIRST if k in rows] + [k for k in rows if k not in FIRST]
@@ -380,29 +389,30 @@ class Site:
                 if not home and shown.strip() and "#| echo: false" not in src:
                     text.append(f"```python\n{shown}\n```")
                 for i, o in enumerate(cell["outputs"]):
-                    text.append(self.output(o, page, source, f"{n}-{i}", said, symbols))
+                    text.append(self.output(o, src, page, source, f"{n}-{i}", said, symbols))
         if symbols:
             head = f"## [{Path(page).stem}](../{page})\n\n| name | what it is |\n|:--|:--|"
             self.api.append("\n".join([head, *symbols]))
         self.add(page, "\n\n".join(text))
 
-    def output(self, output, page, source, number, said, symbols):
-        "Markdown of a cell's output"
+    def output(self, output, src, page, source, number, said, symbols):
+        "Markdown of an output of the cell `src`"
         data = {k: "".join(v) for k, v in output.get("data", {}).items()}
         if m := SYMBOL.match(data.get("text/markdown", "")):
             at, name, signature, doc = m.groups()
-            if name[0].isupper():
+            module, anchor = ROOT / "mplt" / f"{Path(page).stem}.py", name.lower()
+            known = calls(module) if module.exists() else {}
+            if "__call__(" in signature:  # a command of click: what is documented is its function
+                anchor = name = re.search(r"show_doc\((\w+)\)", src)[1]
+                function = getattr(import_module(f"mplt.{module.stem}"), name).callback
+                at = f"/blob/main/mplt/{module.name}#L{function.__code__.co_firstlineno}"
+                signature = SYMBOL.match(show_doc(function)._repr_markdown_())[3]
+            elif name[0].isupper():
                 signature = signature.replace("def ", "class ", 1)
-            anchor = (
-                name
-                if any(o.split(" | ")[0].endswith(f"#{name.lower()})") for o in symbols)
-                else name.lower()
-            )
+                anchor += "-class" if anchor in known else ""
             first_line = doc.strip().split("\n")[0].strip("*")
             what = self.linked(first_line, "api/index.md", source)
-            module = ROOT / "mplt" / f"{Path(page).stem}.py"
-            call = calls(module).get(name, name) if module.exists() else name
-            symbols.append(f"| [`{call}`](../{page}#{anchor}) | {what} |")
+            symbols.append(f"| [`{known.get(name, name)}`](../{page}#{anchor}) | {what} |")
             heading = f'### {name} {{ id="{anchor}" }}\n\n'
             if at:
                 heading += f"[source]({at}){{ .source }}\n\n"

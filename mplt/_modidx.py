@@ -269,6 +269,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                           'mplt.lab.Board': ('lab.html#board', 'mplt/lab.py'),
                           'mplt.lab.Chooser': ('lab.html#chooser', 'mplt/lab.py'),
                           'mplt.lab.Chooser.__init__': ('lab.html#chooser.__init__', 'mplt/lab.py'),
+                          'mplt.lab.Chooser._choose': ('lab.html#chooser._choose', 'mplt/lab.py'),
                           'mplt.lab.Chooser._list': ('lab.html#chooser._list', 'mplt/lab.py'),
                           'mplt.lab.Chooser._receive': ('lab.html#chooser._receive', 'mplt/lab.py'),
                           'mplt.lab.Chooser._take': ('lab.html#chooser._take', 'mplt/lab.py'),

@@ -99,7 +99,7 @@ class Chooser(widgets.VBox):
         self.upload = widgets.FileUpload(accept=".safetensors", description="upload")
         self.folder = tempfile.TemporaryDirectory()
         self.run.observe(lambda change: self._list(), "value")
-        self.file.observe(lambda change: change.new and self._take(change.new), "value")
+        self.file.observe(lambda change: change.new and self._choose(change.new), "value")
         self.path.observe(
             lambda change: change.new and self._take(Path(change.new).expanduser()), "value"
         )
@@ -116,6 +116,12 @@ class Chooser(widgets.VBox):
             (f"{100 * o.sparsity:.3g} % pruned, seed {o.seed} ({o.Index})", o.file)
             for o in rows[rows.run == self.run.value].itertuples()
         ]
+        if self.file.index is None:  # after a path or an upload
+            self.file.index = 0
+
+    def _choose(self, path):
+        self.path.value = ""  # so that the same path can be given again
+        self._take(path)
 
     def _take(self, path):
         if path != self.file.value:
@@ -129,7 +135,7 @@ class Chooser(widgets.VBox):
                 / f"{len(list(Path(self.folder.name).iterdir()))}.safetensors"
             )
             path.write_bytes(o["content"])
-            self._take(path)
+            self._choose(path)
 
 # %% ../nbs/22_lab.ipynb #f29014fb
 def facts(

@@ -206,6 +206,14 @@ def test_any_file(page):
         outputs.get_by_role("button", name="upload").click()
     chooser.value.set_files(other)
     says(outputs, f"26,620 of 266,200.*{other.stat().st_size:,} bytes")
+    outputs.locator("select").first.select_option(
+        "mnist: fc1, mpt-1-1"
+    )  # its first ticket is shown
+    first = tickets().query("run == 'mnist: fc1, mpt-1-1'").file.iloc[0]
+    says(outputs, f"of 266,200.*{first.stat().st_size:,} bytes")
+    path.fill(str(file))
+    path.press("Enter")
+    says(outputs, f"12,294 of 61,470.*{file.stat().st_size:,} bytes")
 
 
 def test_two_tickets(page):

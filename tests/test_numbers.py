@@ -289,6 +289,17 @@ def test_the_first_command(tmp_path):
     assert readme.index("images/ticket.svg") < readme.index(said) < readme.index("mplt run --")
 
 
+def test_the_first_commands_of_a_reader():
+    "PyPI is not replaced, a run is not git's, links to the page Try it lead to what explains it"
+    readme = (REPO / "README.md").read_text()
+    commands = readme.split("## Quickstart")[1].split("##")[0]
+    assert "--extra-index-url" in commands and " --index-url" not in commands
+    out = re.search(r"--out (\S+)", commands)[1]
+    assert f"/{out}/" in (REPO / ".gitignore").read_text().split()
+    assert "](#the-book)" in readme and "try_it.py" not in readme
+    assert "npm" in readme.split("\n## The book\n")[1].split("\n## ")[0]
+
+
 def test_the_ledger_by_hand():
     "Its numbers from the settings' means, and its verdicts from its own numbers"
     o, claims = settings("cifar10"), pd.read_csv(REPO / "results/cifar10/tables/claims.csv")

@@ -83,7 +83,7 @@ def page(browser):
 
 
 def test_every_page(page, host):
-    "No error, no other host asked, no broken link, a text for every image, no page wider than a telephone"
+    "No error, no other host asked, no broken link, no id twice, a text for every image, a telephone wide"
     bad, ids, links = [], {}, []
     page.on("console", lambda o: o.type == "error" and bad.append((page.url, o.text)))
     page.on("pageerror", lambda o: bad.append((page.url, str(o))))
@@ -99,6 +99,10 @@ def test_every_page(page, host):
         page.goto(host + name)
         seen = page.evaluate("""() => ({
             ids: [...document.querySelectorAll('[id]')].map(o => o.id),
+            twice: [...document.querySelectorAll('[id]')].map(o => o.id)
+                .filter((o, i, all) => all.indexOf(o) < i),
+            nameless: [...document.querySelectorAll('article code')].map(o => o.textContent)
+                .filter(o => /^(def|class) \\w+\\.__call__\\(/.test(o)),
             links: [...document.querySelectorAll('a[href]')].map(o => o.getAttribute('href')),
             dumb: [...document.images].filter(o => !o.alt).map(o => o.src),
             raw: [...document.querySelectorAll('article p')].map(o => o.textContent)
@@ -107,9 +111,9 @@ def test_every_page(page, host):
             width: document.documentElement.scrollWidth})""")
         ids[name] = seen["ids"]
         links += [(name, o) for o in seen["links"]]
-        bad += [
-            (name, what, seen[what]) for what in ("dumb", "raw", "tex") if seen[what]
-        ]  # raw: Markdown that was not understood
+        # raw: Markdown that was not understood; nameless: a signature of an object's class, not of its own
+        kinds = "dumb", "raw", "tex", "twice", "nameless"
+        bad += [(name, what, seen[what]) for what in kinds if seen[what]]
         if seen["width"] > 400:
             bad.append((name, f"{seen['width']} pixels wide"))
     for name, href in links:
@@ -179,6 +183,9 @@ def test_accuracy_in_sight(page, host, name, width):
     page.goto(f"{host}results/{name}/index.html#t1-accuracy")
     table = page.locator("#t1-accuracy ~ * table").first
     in_sight(table, "test %", width)
+    if "variant" in heads(table):  # what tells rows of a method apart stands beside it
+        assert heads(table).index("variant") == heads(table).index("method") + 1
+        in_sight(table, "variant", width)
     column = heads(table).index("test %") + 1
     for cell in table.locator(f"tbody td:nth-child({column})").all():
         assert cell.evaluate("o => getComputedStyle(o).textAlign") == "right"
@@ -209,6 +216,21 @@ def test_verdicts_in_sight(page, host, width):
         page.goto(host + name)
         for column in "claim", "verdict", "test %", "its test %":
             in_sight(page.locator(f"article {which}").first, column, width)
+
+
+def test_controls_in_sight(page, host):
+    "… all of them, and both networks' accuracies on MNIST, on a telephone"
+    page.set_viewport_size({"width": 400, "height": 900})
+    for name in SUITES:
+        page.goto(f"{host}results/{name}/index.html")
+        table = page.locator("h2[id^='c1-'] ~ * table").first
+        controls = [o for o in heads(table) if o.endswith(" %")]
+        assert controls[:3] == ["ticket %", "mask shuffled %", "weights redrawn %"]
+        for head in controls:
+            in_sight(table, head, 400)
+    page.goto(host)
+    for head in "fc1: test %", "lenet5: test %":
+        in_sight(page.locator("table:has(th:text-is('lenet5: test %'))"), head, 400)
 
 
 ACCURACIES = {"test %", "its test %", "ticket %", "published %", "test_accuracy"}
