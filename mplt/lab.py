@@ -36,8 +36,8 @@ from .binarize import sign
 from .config import config
 from .data import SOURCES, Source, batches, load, machine, normalise, split
 from .errors import UserError
-from .experiment import read_rows
 from .models import build
+from .report import gather, variants
 from .subnet import METHODS, Masked, Subnet, as_subnet, masks, set_sparsity, weighted
 from .train import cosine, evaluate, fit, optimizer, step
 
@@ -72,14 +72,19 @@ def live(
 
 # %% ../nbs/22_lab.ipynb #94e118e5
 @cache
-def tickets() -> pd.DataFrame:  # By the run's hash: its row, its `file`, and its `run` for a menu
+def tickets() -> pd.DataFrame:  # By the run's hash: its row, `file`, and `run`, `label` for menus
     "The tickets of the repository"
     files = sorted((machine().root / "results/runs").glob("*/ticket.safetensors"))
-    rows = pd.concat([read_rows(o.with_name("summary.csv")).assign(file=o) for o in files])
-    rows = rows.set_index("config_hash")
+    rows = gather([o.parent for o in files], "summary.csv").assign(file=files)
     rows = rows.sort_values(["dataset", "arch", "width", "method", "sparsity", "seed"])
+    rows = variants(rows).set_index("config_hash")
     width = rows.width.map(lambda w: "" if w == 1 else f" × {w:g}")
-    return rows.assign(run=rows.dataset + ": " + rows.arch + width + ", " + rows.method)
+    label = [
+        f"{100 * o.sparsity:.3g} % pruned, seed {o.seed}, BN {o.bn}{also} ({o.Index})"
+        for o, also in zip(rows.itertuples(), rows.variant.map(lambda v: v and f", {v}"))
+    ]
+    run = rows.dataset + ": " + rows.arch + width + ", " + rows.method
+    return rows.assign(run=run, label=label)
 
 # %% ../nbs/22_lab.ipynb #e121ba6a
 class Chooser(widgets.VBox):
@@ -94,7 +99,7 @@ class Chooser(widgets.VBox):
     ):
         rows = tickets()
         self.run = widgets.Dropdown(options=list(rows.run.unique()), value=run, description="run")
-        self.file = widgets.Dropdown(description="ticket", layout=dict(width="28em"))
+        self.file = widgets.Dropdown(description="ticket", layout=dict(width="40em"))
         self.path = widgets.Text(placeholder="path of a ticket", continuous_update=False)
         self.upload = widgets.FileUpload(accept=".safetensors", description="upload")
         self.folder = tempfile.TemporaryDirectory()
@@ -112,10 +117,8 @@ class Chooser(widgets.VBox):
 
     def _list(self):
         rows = tickets()
-        self.file.options = [
-            (f"{100 * o.sparsity:.3g} % pruned, seed {o.seed} ({o.Index})", o.file)
-            for o in rows[rows.run == self.run.value].itertuples()
-        ]
+        rows = rows[rows.run == self.run.value]
+        self.file.options = list(zip(rows.label, rows.file))
         if self.file.index is None:  # after a path or an upload
             self.file.index = 0
 

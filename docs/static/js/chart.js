@@ -71,12 +71,13 @@ function chart(place, all) {
       const line = shown.filter(p => p.line == name).sort((a, b) => axis.of(a) - axis.of(b)), {color} = line[0]
       const level = line[0].level && axis == AXES.pruned   // nothing is pruned: a level for the others
       const path = level ? [[x(0), y(line[0].test)], [x(100), y(line[0].test)]] : line.map(p => [x(axis.of(p)), y(p.test)])
-      picture.append(shape('polyline', {class: level ? 'level' : 'line', points: path.join(' '), stroke: color}))
+      const group = shape('g', {class: 'line', 'data-name': name}, shape('polyline', {class: level ? 'level' : '', points: path.join(' '), stroke: color}))
+      picture.append(group)
       for (const p of line) {
         const at = x(axis.of(p)), spread = p.spread ?? 0
         const dot = shape('circle', {cx: at, cy: y(p.test), r: 5, fill: color, tabindex: 0, role: 'img', 'aria-label': said(p)})
         dot.onpointerenter = dot.onfocus = () => { told.textContent = said(p) }
-        picture.append(shape('line', {x1: at, x2: at, y1: y(p.test - spread), y2: y(p.test + spread), stroke: color, 'stroke-width': 2}), dot)
+        group.append(shape('line', {x1: at, x2: at, y1: y(p.test - spread), y2: y(p.test + spread), stroke: color, 'stroke-width': 2}), dot)
       }
     }
     told.textContent = 'Point at a dot, or go through them with Tab, to read it.'
@@ -89,8 +90,15 @@ function chart(place, all) {
         draw()
         lines.querySelectorAll('input')[names.indexOf(name)].focus()
       }
-      return element('label', {}, box, mark, name)
+      const label = element('label', {}, box, mark, name)
+      label.onpointerenter = box.onfocus = () => single(name)
+      label.onpointerleave = box.onblur = () => single()
+      return label
     }))
+  }
+  function single(name) {   // variants of a method share its colour: the line that is pointed at, the others step back
+    const all = [...picture.querySelectorAll('g.line')], one = all.some(o => o.dataset.name == name)
+    for (const o of all) o.classList.toggle('back', one && o.dataset.name != name)
   }
   network.onchange = () => { hidden.clear(); draw() }
   for (const o of against) o.onchange = draw
