@@ -203,7 +203,14 @@ def ticket_picture(
         colors = plt.get_cmap(colors).with_extremes(bad="white")
         ax.imshow(kernels(values, shape), cmap=colors, vmin=low, vmax=1.4, interpolation="nearest")
         ax.set_title(title, fontsize=11)
-        ax.text(-0.08, 0.5, before, transform=ax.transAxes, **words | dict(size=18))
+        ax.annotate(
+            before,
+            (0, 0.5),
+            (-14, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            **words | dict(size=18),
+        )
     right = f"{head['test_accuracy']:.1%} right" if "test_accuracy" in head else ""
     said = f"→  {head['spec']['arch']}, in all\n{path.stat().st_size:,} bytes\n{right}"
     parts[4].text(0.5, 0.5, said, **words)

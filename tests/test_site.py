@@ -423,6 +423,8 @@ def test_first_sight(page, host, scheme, width):
     assert tops == sorted(tops) and places[4]["y"] > places[2]["y"]
     assert all(0 <= o["x"] and o["x"] + o["width"] <= width for o in places)
     assert places[1]["y"] + places[1]["height"] < 900
+    full = "o => getComputedStyle(o).objectFit == 'none' || o.offsetWidth > 0.8 * o.naturalWidth"
+    assert seen[4].evaluate(full)  # shrunk, its letters could not be read
     assert places[-1]["y"] + places[-1]["height"] < 2 * 900
     assert page.locator(".four li").count() == 4
     page.locator(".hero a", has_text="Try it").click()
