@@ -218,9 +218,8 @@ def against_controls(
         accuracies = [percent(*pair) for pair in zip(o.test_accuracy, o.test_std)]
         column = pd.Series(accuracies, o.index, name=name, dtype=object)
         rows = rows.merge(column, how="left", left_on=o.index.names, right_index=True)
-    variant = " variant" if rows.variant.any() else ""
     columns = "dataset arch width method bn scope sparsity ticket shuffled redrawn inverted random"
-    return headed(rows, f"{columns} epochs seeds{variant}")
+    return headed(rows, f"{columns} epochs seeds")
 
 # %% ../nbs/13_report.ipynb #a7c1e002
 def best_of(

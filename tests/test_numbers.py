@@ -300,6 +300,12 @@ def test_the_first_commands_of_a_reader():
     assert "npm" in readme.split("\n## The book\n")[1].split("\n## ")[0]
 
 
+def test_a_column_is_in_a_table_once():
+    for table in sorted((REPO / "results").glob("*/tables/*.csv")):
+        head = table.read_text().split("\n")[0].split(",")
+        assert len(head) == len({*head}), table
+
+
 def test_the_ledger_by_hand():
     "Its numbers from the settings' means, and its verdicts from its own numbers"
     o, claims = settings("cifar10"), pd.read_csv(REPO / "results/cifar10/tables/claims.csv")
