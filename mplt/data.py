@@ -352,9 +352,7 @@ def random_part(
 
 # %% ../nbs/01_data.ipynb #b58f3c6a
 MAX_PIXELS = 2**26
-FORMATS = (
-    "PNG JPEG WEBP GIF BMP TIFF PPM".split()
-)  # what Pillow decodes itself, without a program beside it
+FORMATS = "PNG JPEG WEBP GIF BMP TIFF PPM".split()  # what Pillow decodes without another program
 
 
 def picture(
@@ -641,7 +639,7 @@ def digest(
 
         walk = (o for part in ("train", "val") for o in os.walk(place / part, followlinks=True))
         files = (Path(folder) / name for folder, _, names in walk for name in names)
-        files = [f for f in files if f.suffix.lower() in IMG_EXTENSIONS and f.is_file()]
+        files = [f for f in files if f.name.lower().endswith(IMG_EXTENSIONS) and f.is_file()]
         sizes = {f.relative_to(place).as_posix(): f.stat().st_size for f in files}
         found = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
     if expected not in ("", found.hexdigest()[:12]):
