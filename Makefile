@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 export NO_MKDOCS_2_WARNING := 1
 NPM := docs/node_modules/.package-lock.json
 
-README = jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb | sed -E 's,\]\((images/|[a-z0-9_]+\.ipynb),](nbs/\1,g; s,\]\(\.\./docs/try_it\.py\),](#the-book),g; s,\]\(\.\./,](,g' > README.md
+README = jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb | sed -E 's,\]\((images/|[a-z0-9_]+\.ipynb),](nbs/\1,g; s,\]\(\.\./docs/try_it\.py\),](\#the-book),g; s,\]\(\.\./,](,g' > README.md
 
 .PHONY: help install hashes repro test notebooks fresh lab docs docs-serve plots results bench mutants crashes
 
