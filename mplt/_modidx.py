@@ -223,6 +223,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'mplt.infer.Program.free': ('infer.html#program.free', 'mplt/infer.py'),
                             'mplt.infer.Program.need': ('infer.html#program.need', 'mplt/infer.py'),
                             'mplt.infer.Program.planes': ('infer.html#program.planes', 'mplt/infer.py'),
+                            'mplt.infer.Program.result': ('infer.html#program.result', 'mplt/infer.py'),
                             'mplt.infer.Program.step': ('infer.html#program.step', 'mplt/infer.py'),
                             'mplt.infer.Tracer': ('infer.html#tracer', 'mplt/infer.py'),
                             'mplt.infer.Tracer.__init__': ('infer.html#tracer.__init__', 'mplt/infer.py'),

@@ -14,6 +14,7 @@ import ctypes
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -46,13 +47,15 @@ def affine(
     gain: float = 1.0,  # What every sum is multiplied by before
     bias: torch.Tensor = None,  # What is added before, shape (n,)
 ) -> dict:  # scale and shift, float64, (n,) each
-    "Gain, bias and batch normalisation as one multiplication and one addition"
+    "Gain, bias and batch normalisation as one multiplication and one addition; raises `UserError`"
 
     def numbers(v, otherwise):
         return np.full(n, otherwise) if v is None else v.detach().double().cpu().numpy()
 
     scale, shift = np.full(n, gain), numbers(bias, 0.0)
     if norm is not None:
+        if norm.running_var is None:
+            raise UserError(f"{norm} cannot be run in C: it has no statistics of its own")
         steepness = numbers(norm.weight, 1.0) / np.sqrt(numbers(norm.running_var, 1.0) + norm.eps)
         scale = scale * steepness
         shift = (shift - numbers(norm.running_mean, 0.0)) * steepness + numbers(norm.bias, 0.0)
@@ -165,7 +168,7 @@ class Planes:
     kind: str  # reals or signs
     start: int  # where they lie
     shape: tuple  # channels, height, width
-    border: tuple = (0, 0)  # zeros above and left of them that are not there
+    border: tuple = None  # zeros above and left of them that are not there
     readers: int = 0  # nodes that have yet to read them
 
 
@@ -242,7 +245,10 @@ class Program:
         self.taken = dict(reals={}, signs={})
         try:
             graph = fx.GraphModule(net, Tracer().trace(net))
-            ShapeProp(graph).propagate(torch.zeros(1, *in_shape))
+            x = torch.randn(1, *in_shape, generator=torch.Generator().manual_seed(0))
+            found, exact = ShapeProp(graph).propagate(x.clone()), net(x)
+            if torch.is_tensor(exact) and not torch.allclose(found, exact):
+                raise ValueError("layer by layer it gives another answer")
         except Exception as e:  # whatever a network of one's own does
             raise UserError(f"the network cannot be followed to run it in C: {e}") from e
         self.modules = dict(graph.named_modules())
@@ -296,22 +302,34 @@ class Program:
         self.spare.append(x)
         return self.step("SIGN", x, self.planes("signs", x.shape))
 
+    def result(self, node, inputs):
+        "What the last step leaves"
+        one = self.steps and inputs == [self.made.get(node.args[0])]
+        if not one or self.steps[-1]["to"] != inputs[0].start:
+            raise UserError(
+                "the network cannot be run in C: expected layers that lead to one result"
+            )
+        return self.as_reals(*inputs)
+
     def add(self, node):
         "The steps of a node, and of what follows and can be done with it"
         self.last, self.spare = node, []
         inputs = [self.made[o] for o in node.all_input_nodes]
         for o, x in zip(node.all_input_nodes, inputs):
-            if x.kind == "reals" and x.border == (0, 0):
+            if x.kind == "reals" and x.border is None:
                 x.shape = shape_of(o)  # flat or not: they lie one after the other
         if node.op == "placeholder":
             new = self.planes("reals", shape_of(node))
         elif node.op == "output":
-            new = self.logits = self.as_reals(*inputs)
+            new = self.logits = self.result(node, inputs)
         else:
             m = self.modules[node.target] if node.op == "call_module" else node.target
             do = OPERATIONS.get(type(m) if node.op == "call_module" else m)
             if do is None:
                 raise UserError(f"{node.name} cannot be run in C: no step is known for {m}")
+            if (getattr(m, "inplace", False) or m is iadd) and len(node.args[0].users) > 1:
+                why = "it changes in place what another layer reads"
+                raise UserError(f"{node.name} cannot be run in C: {why}")
             new = do(self, node, m, *inputs)
         while node is not self.last:
             self.made[node] = None
@@ -378,7 +396,8 @@ def lay_out(p, m, w, x, shape):
     if m.groups > 1 or square(m.dilation) > 1 or m.padding_mode != "zeros":
         raise UserError(f"{m} cannot be run in C: expected no groups, no dilation, zeros around")
     k, s, pad = (square(o) for o in (m.kernel_size, m.stride, m.padding))
-    what = dict(kernel=k, stride=s, top=pad + x.border[0], left=pad + x.border[1])
+    top, left = x.border or (0, 0)
+    what = dict(kernel=k, stride=s, top=pad + top, left=pad + left)
     (n, rows, columns), inputs, phases = shape, x.shape[0], min(k, s)
     lines, width = rows + (k - 1) // s, columns + (k - 1) // s
     if x.kind == "reals":
@@ -399,6 +418,8 @@ def lay_out(p, m, w, x, shape):
 
 
 def weights(p, node, m, x):
+    if isinstance(m, nn.Linear) and prod(x.shape) != m.in_features:
+        raise UserError(f"{node.name} cannot be run in C: expected a linear layer on a flat input")
     w = m.weight.detach().double().cpu().numpy()
     magnitudes = np.unique(abs(w[w != 0]))
     gain = magnitudes.sum() if len(magnitudes) <= 1 else None
@@ -434,9 +455,10 @@ OPERATIONS |= dict.fromkeys((nn.Identity, nn.Dropout, nn.Flatten, torch.flatten)
 # %% ../nbs/11_infer.ipynb #f6f34bbc
 def compiler() -> list:  # Words of a command
     "A C compiler; raises `UserError` if there is none"
-    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
-        if name and (path := shutil.which(name)):
-            return [path]
+    for command in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
+        name, *flags = shlex.split(command) or [""]
+        if path := shutil.which(name):
+            return [path, *flags]
     if find_spec("ziglang"):
         return [sys.executable, "-m", "ziglang", "cc"]
     raise UserError("no C compiler was found: install gcc or clang, or pip install 'mplt[infer]'")

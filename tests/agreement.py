@@ -3,15 +3,16 @@
 Classifies the whole test set with each ticket of results/runs that runs in C, in both ways, and counts the
 images whose classes `differ`. Of these,
 tied: PyTorch gives both classes the same logit, to 1e-5 of the logits' standard deviation;
-rounded: a sum of the first layer, which sees real numbers, is so near to its threshold (1e-6 of the sums'
-standard deviation) that its sign depends on the order of the additions. With it, or some such, turned over,
-PyTorch gives the logits of C. Anything else would be an error.
+rounded: a sum of real numbers (in the first layer, or where skips add them) is so near to its threshold (1e-6
+of the sums' standard deviation) that its sign depends on the order of the additions. With it, or some such,
+turned over, PyTorch gives the logits of C. Anything else would be an error.
 
 Takes seconds a ticket on MNIST and half a minute on CIFAR-10, and writes data/agreement.csv after each. Rows
 that are there are kept while the ticket's file is the same; those of the hashes given are counted anew.
 """
 
 import sys
+from contextlib import ExitStack
 from functools import cache
 from itertools import product
 
@@ -34,18 +35,24 @@ def files():  # Hash: ticket that runs in C
 
 
 def turned_over(net, x, expected):
-    "Does the image give these logits if signs of the first layer that rounding decides are turned over?"
-    first = next((m for m in net.modules() if isinstance(m, Sign)), None)
-    if first is None:
-        return False
-    sums = []
-    with first.register_forward_hook(lambda m, given, made: sums.append(given[0])):
+    "Does the image give these logits if signs that rounding decides are turned over?"
+    signs, sums = [m for m in net.modules() if isinstance(m, Sign)], []
+    with ExitStack() as hooks:
+        for m in signs:
+            hooks.enter_context(
+                m.register_forward_hook(lambda m, given, made: sums.append(given[0]))
+            )
         net(x)
-    size = sums[0].abs().flatten()
-    near = (size <= 1e-6 * sums[0].std()).nonzero()[:8, 0]
-    for turns in product((1.0, -1.0), repeat=len(near)):
-        turn = torch.ones_like(size).index_put_((near,), torch.tensor(turns)).view(sums[0].shape)
-        with first.register_forward_hook(lambda m, given, made, turn=turn: made * turn):
+    near = [(s.abs() <= 1e-6 * s.std()).flatten().nonzero()[:, 0] for s in sums]
+    turns = [torch.ones(s.numel()) for s in sums]
+    places = [(turn, i) for turn, o in zip(turns, near) for i in o][:8]
+    for chosen in product((1.0, -1.0), repeat=len(places)):
+        for (turn, i), v in zip(places, chosen):
+            turn[i] = v
+        with ExitStack() as hooks:
+            for m, turn in zip(signs, turns):
+                over = lambda m, given, made, turn=turn: made * turn.view(made.shape)  # noqa: E731
+                hooks.enter_context(m.register_forward_hook(over))
             if (net(x) - expected).abs().max() <= 1e-4 * expected.std():
                 return True
     return False
