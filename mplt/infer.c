@@ -829,9 +829,10 @@ int main(void)
 {
     static uint8_t image[MPLT_PIXELS];
     static float logits[MPLT_CLASSES];
-    while (fread(image, sizeof image, 1, stdin) == 1)
+    size_t n;
+    while ((n = fread(image, 1, sizeof image, stdin)) == sizeof image)
         printf("%d\n", mplt_classify(image, logits));
-    return 0;
+    return n > 0; /* the last image is not whole */
 }
 #endif
 #endif

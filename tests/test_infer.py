@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -33,6 +34,12 @@ from mplt.subnet import METHODS, as_subnet, weighted
 
 STATISTICS = dict(mean=[0.3, 0.4, 0.5], std=[0.2, 0.25, 0.3])
 PORTABLE = "-DMPLT_PORTABLE"
+# vectors of this processor, of half that length on those of Intel's kind, and none
+VECTORS = (
+    [(), ("-mno-avx",), (PORTABLE,)]
+    if platform.machine() in ("x86_64", "AMD64")
+    else [(), (PORTABLE,)]
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -95,7 +102,7 @@ def test_every_network(arch, method, sparsity, bn, tmp_path):
     width = {"fc1": 1, "lenet5": 1, "alexnet": 0.05, "vgg16": 0.1}.get(arch, 0.15)
     net, header = saved(drawn(arch, method, sparsity, bn, width), tmp_path / "t")
     x = noise(3, 3, 32, 32)
-    for flags in (), (PORTABLE,):
+    for flags in VECTORS:
         agree(Bits(net, header, *flags), net, x)
 
 
@@ -153,7 +160,7 @@ def test_any_layer(data):
     norm.weight[o // 2] = 0
     header = dict(subnet=dict(method="mpt-1-1", in_shape=[c, h, w]), spec=None)
     x = torch.randn(3, c, h, w, generator=rng)
-    for flags in (), (PORTABLE,):
+    for flags in VECTORS:
         agree(Bits(net, header, *flags), net, x)
 
 
@@ -174,7 +181,7 @@ def test_many_channels(zeros, alike):
     middle = net[1](net[0](x)).mean((0, 2, 3))
     net[2].running_mean.copy_(middle)
     header = dict(subnet=dict(method="mpt-1-1", in_shape=[600, 3, 4]), spec=None)
-    for flags in (), (PORTABLE,):
+    for flags in VECTORS:
         agree(Bits(net, header, *flags), net, x)
 
 
@@ -299,7 +306,15 @@ def test_one_file(tmp_path):
     assert "alloc" not in program and "#error" not in text and program.count("int main") == 1
     assert "method: mpt-1-1" in comment and "??" not in comment and "\\" not in comment
     program = compiled(text, tmp_path)
-    assert subprocess.run([program], input=bytes(3072), capture_output=True).stdout.split()
+    for pixels, classes, status in (
+        (3072, 1, 0),
+        (2 * 3072, 2, 0),
+        (0, 0, 0),
+        (3073, 1, 1),
+        (9, 0, 1),
+    ):
+        p = subprocess.run([program], input=bytes(pixels), capture_output=True)
+        assert (len(p.stdout.split()), p.returncode) == (classes, status)
 
 
 @pytest.mark.skipif(not infer.find_spec("ziglang"), reason="no compiler for other processors")
