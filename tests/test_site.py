@@ -220,12 +220,12 @@ def test_verdicts_in_sight(page, host, width):
 
 
 def test_controls_in_sight(page, host):
-    "… as many as a telephone has room for, and both networks' accuracies on MNIST"
+    "… of a telephone beside their ticket, and both networks' accuracies on MNIST"
     page.set_viewport_size({"width": 400, "height": 900})
     for name in SUITES:
         page.goto(f"{host}results/{name}/index.html")
         table = page.locator("h2[id^='c1-'] ~ * table").first
-        for head in "ticket %", "mask shuffled %", "weights redrawn %":
+        for head in "ticket %", "mask shuffled %":
             in_sight(table, head, 400)
     page.goto(host)
     for head in "fc1: test %", "lenet5: test %":
