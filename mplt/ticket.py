@@ -786,7 +786,7 @@ def zoo_rows() -> dict:  # Name: row of the run's summary
         f for suite in ZOO for f in zoo_folder().glob(f"{suite}/runs/*/summary.csv")
     ):
         as_is = dict(dtype=dict(config_hash=str), keep_default_na=False, na_values=[""])
-        runs = pd.read_csv(file, **as_is).astype(object).fillna(usual)  # older runs lack younger settings
+        runs = pd.read_csv(file, **as_is).astype(object).fillna(usual)  # of older runs
         runs = runs[(runs.seed == 0) & ~runs.method.isin(["dense", "random"])]
         swept = [k for k in SETTINGS if k in runs and k != "seed" and runs[k].nunique() > 1]
         for row in runs.to_dict("records"):
