@@ -87,7 +87,8 @@ def of_mnist():
     yield f"fc1 at 90 % takes {round(row(*fc1, 'mpt-1-32', 0.9).ticket_bytes, -2):,.0f} bytes"
     small = row("mnist", "conv6", "mpt-1-32", 0.5, width=0.125)
     yield f"half pruned and trained for {small.epochs} epochs, is right about "
-    yield f"about {small.test_accuracy:.1f} ± {small.test_std:.1f} % in {round(small.ticket_bytes, -1):,.0f} bytes"
+    size = round(small.ticket_bytes, -1)
+    yield f"about {small.test_accuracy:.1f} ± {small.test_std:.1f} % in {size:,.0f} bytes"
     t4 = pd.read_csv(REPO / "results/mnist/tables/T4.csv")
     assert t4.iloc[-1].network == "conv6" and t4.iloc[-1]["% pruned"] == 50
 
