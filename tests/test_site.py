@@ -468,7 +468,8 @@ def test_tables_sort_and_figures_grow(page, host):
     page.locator(".glightbox-container").wait_for(state="detached")
     with page.expect_navigation():
         page.locator(".md-footer__link--next").click()
-    assert page.url.endswith("/results/mnist/fc1-bnn.html")
+    first = min({f.name for f in (SITE / "results/mnist").glob("*.html")} - {"index.html"})
+    assert page.url.endswith(f"/results/mnist/{first}")
 
 
 TICKETS = sorted(f.stem for f in (SITE / "try").glob("*-*.js"))
