@@ -454,8 +454,9 @@ def accuracy_vs_width(
 ) -> plt.Figure:
     "Test accuracy against the factor on the hidden sizes, beside dense networks"
     rows = over_seeds(levels)
-    same = [k for k in SETTING if k != "width"]
+    same = [f.name for f in fields(Config) if f.name in rows and f.name not in ("width", "seed")]
     tickets = rows[rows.method == method].groupby(same).filter(lambda o: o.width.nunique() > 1)
+    tickets["variant"] = tickets.groupby(same).variant.transform("last")  # of the widest
     alike = tickets[["dataset", "arch", "bn"]].drop_duplicates()
     dense = _points(rows[rows.method == "dense"].merge(alike), marker="s")
     pruned = (100 * tickets.sparsity).map(", {:g} % pruned".format)
