@@ -9,7 +9,7 @@ from conftest import REPO
 from mplt.config import Config, config
 from mplt.experiment import config_hash
 from mplt.pipeline import run_folders
-from mplt.report import TEST, accuracy_vs_bytes, gather, leading, table4
+from mplt.report import TEST, accuracy_vs_bytes, accuracy_vs_width, gather, leading, table4
 
 PUBLISHED = pd.read_csv(REPO / "data/published_bytes.csv", keep_default_na=False)
 
@@ -69,3 +69,14 @@ def test_a_line_is_trained_in_one_way(suite):
     assert not ways.duplicated(
         ["dataset", "arch", "width", "method", "bn", "scope", "epochs"]
     ).any()
+
+
+def test_a_line_of_widths_is_trained_in_one_way():
+    "… though Conv-6, 90 % pruned, was trained in two ways at its full width"
+    rows = gather(run_folders("cifar10"), "levels.csv")
+    wide = rows.query('arch == "conv6" and method == "mpt-1-32" and sparsity == 0.9 and width == 1')
+    assert wide.init.nunique() == 2
+    axes = next(o for o in accuracy_vs_width(rows).axes if o.get_title().startswith("conv6"))
+    drawn = next(o for o in axes.get_lines() if 0.75 in o.get_xdata())
+    right = wide[wide.init == "signed_constant"].test_accuracy.item()
+    assert drawn.get_ydata()[list(drawn.get_xdata()).index(1)] == pytest.approx(100 * right)
