@@ -452,15 +452,15 @@ def accuracy_vs_width(
     levels: pd.DataFrame,  # Rows of levels.csv
     method: str = "mpt-1-32",  # A line for each of its sparsities that has several widths
 ) -> plt.Figure:
-    "Test accuracy against the factor on the hidden sizes, beside dense networks"
+    "Test accuracy against the factor on the hidden sizes, beside the best dense ones, trained as long"
     rows = over_seeds(levels)
     same = [f.name for f in fields(Config) if f.name in rows and f.name not in ("width", "seed")]
     tickets = rows[rows.method == method].groupby(same).filter(lambda o: o.width.nunique() > 1)
     tickets["variant"] = tickets.groupby(same).variant.transform("last")  # of the widest
-    alike = tickets[["dataset", "arch", "bn"]].drop_duplicates()
-    dense = _points(rows[rows.method == "dense"].merge(alike), marker="s")
+    alike = tickets[["dataset", "arch", "bn", "epochs"]].drop_duplicates()
+    dense = over_seeds(leading(levels[levels.method == "dense"])).merge(alike)
     pruned = (100 * tickets.sparsity).map(", {:g} % pruned".format)
-    points = pd.concat([_points(tickets, pruned), dense])
+    points = pd.concat([_points(tickets, pruned), _points(dense, marker="s")])
     return _figure(points, "width", TEST, by=["dataset", "arch"])
 
 # %% ../nbs/13_report.ipynb #d4b1e705

@@ -80,3 +80,14 @@ def test_a_line_of_widths_is_trained_in_one_way():
     drawn = next(o for o in axes.get_lines() if 0.75 in o.get_xdata())
     right = wide[wide.init == "signed_constant"].test_accuracy.item()
     assert drawn.get_ydata()[list(drawn.get_xdata()).index(1)] == pytest.approx(100 * right)
+
+
+def test_the_dense_network_beside_widths_is_the_best_one():
+    "… by validation, once for each network: Conv-4 was trained at two rates"
+    rows = gather(run_folders("cifar10"), "levels.csv")
+    dense = rows.query('arch == "conv4" and method == "dense" and width == 1 and epochs == 12')
+    assert dense.lr.nunique() == 2
+    best = dense[dense.lr == dense.loc[dense.val_accuracy.idxmax()].lr].test_accuracy.mean()
+    axes = next(o for o in accuracy_vs_width(rows).axes if o.get_title().startswith("conv4"))
+    drawn = [o for o in axes.containers if o.get_label().startswith("dense")]
+    assert [o.lines[0].get_ydata().tolist() for o in drawn] == [pytest.approx([100 * best])]
