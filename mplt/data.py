@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Images', 'DataSet', 'MAX_BYTES', 'MAX_PIXELS', 'FORMATS', 'GREY', 'LABELS', 'WHOLE', 'verify', 'fetch',
-           'check_growth', 'load', 'stream_key', 'stream', 'stratified', 'check_data', 'split', 'crop_flip',
-           'normalise', 'batches', 'random_part', 'picture', 'readers', 'Photos', 'own_set', 'collect', 'own_place',
-           'save_npz', 'digest', 'set_name']
+           'check_growth', 'load', 'stream_key', 'stream', 'stratified', 'check_data', 'split', 'draw_crops',
+           'crop_flip', 'on_device', 'normalise', 'batches', 'random_part', 'picture', 'readers', 'Photos', 'own_set',
+           'collect', 'own_place', 'save_npz', 'digest', 'set_name']
 
 # %% ../nbs/01_data.ipynb #df1f4c99
 import gzip
@@ -24,7 +24,7 @@ from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -280,30 +280,46 @@ def split(
     return SimpleNamespace(**parts)
 
 # %% ../nbs/01_data.ipynb #46c849c1
+def draw_crops(
+    rng: np.random.RandomState,  # Where the shifts and flips come from
+    n: int,  # Number of images
+    shift: int = 4,  # As of `crop_flip`
+) -> torch.Tensor:  # int64, (3, n): rows and columns from 0 to 2·shift; 1 for those to be mirrored
+    "What `crop_flip` is to do with each image"
+    places = 2 * shift + 1
+    return torch.from_numpy(np.stack([rng.randint(k, size=n) for k in (places, places, 2)]))
+
+
 def crop_flip(
     x: torch.Tensor,  # Images, (n, channels, height, width)
-    rng: np.random.RandomState,  # Where the shifts and flips come from
+    crops: torch.Tensor,  # From `draw_crops`, (3, n), on the device of the images
     shift: int = 4,  # Width of the black border from which a window of the old size is cut, in pixels
 ) -> torch.Tensor:  # (n, channels, height, width)
     "Shift each image by up to `shift` pixels and mirror about half of them (He et al. 2016, section 4.2)"
     n, _, height, width = x.shape
-    places = 2 * shift + 1
-    draws = [torch.from_numpy(rng.randint(k, size=n)).to(x.device) for k in (places, places, 2)]
-    down, right, mirrored = draws
+    down, right, mirrored = crops
     # windows: n, channels, down, right, height, width
     windows = torch.nn.functional.pad(x, [shift] * 4).unfold(2, height, 1).unfold(3, width, 1)
     x = windows[torch.arange(n, device=x.device), :, down, right]
     return torch.where(mirrored.bool()[:, None, None, None], x.flip(-1), x)
 
 # %% ../nbs/01_data.ipynb #eaeeb800
+@cache
+def on_device(
+    per_channel: tuple,  # Of pixels in [0, 1]
+    device: torch.device,  # Where it is wanted
+) -> torch.Tensor:  # float32, (channels, 1, 1), of pixels from 0 to 255
+    "A statistic of a data set, copied there once"
+    return (255 * torch.tensor(per_channel))[:, None, None].to(device)
+
+
 def normalise(
     x: torch.Tensor,  # uint8 images, (n, channels, height, width)
     source: Source,  # Whose channel statistics to use
 ) -> torch.Tensor:  # float32, (n, channels, height, width), channels innermost in memory
     "Pixels to numbers of about zero mean and unit variance per channel; raises `UserError` for others"
     _check_kind("the", x)
-    statistics = torch.tensor([source.mean, source.std], device=x.device)[..., None, None]
-    mean, std = 255 * statistics
+    mean, std = on_device(source.mean, x.device), on_device(source.std, x.device)
     return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
 # %% ../nbs/01_data.ipynb #9505f8e7
@@ -323,11 +339,14 @@ def batches(
     order = torch.from_numpy(order).to(images.y.device)
     numbers = range(start, n // size if training else -(-n // size))
     chosen = [order[i * size : (i + 1) * size] for i in numbers]
+    if not numbers:
+        return
     rngs = (stream(seed, "augmentation", epoch, i) if training else None for i in numbers)
     if not torch.is_tensor(images.x):  # photographs
         xs = images.x.read(chosen, rngs, share)
     elif training and source.crop_flip:
-        xs = (crop_flip(images.x[i], rng, shift)[share] for i, rng in zip(chosen, rngs))
+        crops = torch.stack([draw_crops(rng, size, shift) for rng in rngs]).to(order.device)
+        xs = (crop_flip(images.x[i], o, shift)[share] for i, o in zip(chosen, crops))
     else:
         xs = (images.x[i[share]] for i in chosen)
     for i, x in zip(chosen, xs):

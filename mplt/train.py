@@ -388,7 +388,7 @@ def train_epoch(
             loss, logits = step(run.model, run.opt, x, y, cfg.precision, cfg.label_smoothing)
             run.step += 1
             prune(run)
-            n, right = loss.new_tensor(len(y)), (logits.argmax(1) == y).sum()
+            n, right = torch.full_like(loss, len(y)), (logits.argmax(1) == y).sum()
             run.sums = run.sums.to(y.device) + together(torch.stack([n, loss * len(y), right]))
             run.seconds = time.perf_counter() - begin
             if run.bar.update():
