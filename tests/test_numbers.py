@@ -388,7 +388,8 @@ def by_hand():
     yield "learned BN helps", learned, plain
     alone = best_by_hand(o, arch="conv4", method="random", bn="learned")
     yield "learned BN alone is not enough", learned, alone
-    controls = rows("cifar10", "controls.csv").set_index(["control", "config_hash"]).test_accuracy
+    controls = [f for f in run_folders("cifar10") if (f / "controls.csv").exists()]
+    controls = gather(controls, "controls.csv").set_index(["control", "config_hash"]).test_accuracy
     measured = o[o.config_hash.isin(controls["ticket"].index) & (o.epochs == 12)]
     name = measured.loc[measured.val_accuracy.idxmax()].config_hash
     sides = [o[o.config_hash == name].iloc[0].copy() for _ in range(2)]
