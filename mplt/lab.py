@@ -80,7 +80,7 @@ def tickets() -> pd.DataFrame:  # By the run's hash: its row, `file`, and `run`,
     rows = variants(rows).set_index("config_hash")
     width = rows.width.map(lambda w: "" if w == 1 else f" × {w:g}")
     label = [
-        f"{100 * o.sparsity:.3g} % pruned, seed {o.seed}, BN {o.bn}{also} ({o.Index})"
+        f"{100 * o.sparsity:.3g} % pruned, {o.epochs} epochs, seed {o.seed}, BN {o.bn}{also} ({o.Index})"
         for o, also in zip(rows.itertuples(), rows.variant.map(lambda v: v and f", {v}"))
     ]
     run = rows.dataset + ": " + rows.arch + width + ", " + rows.method
