@@ -193,11 +193,12 @@ def table2(
 def table4(
     levels: pd.DataFrame,  # Rows of levels.csv
 ) -> pd.DataFrame:  # From the smallest file to the best
-    "The files than which no smaller one has a higher validation accuracy"
-    rows = over_seeds(levels).sort_values(["dataset", "ticket_bytes"]).reset_index(drop=True)
+    "The files than which none as small has a higher validation accuracy"
+    by = ["dataset", "ticket_bytes", "val_accuracy"]
+    rows = over_seeds(levels).sort_values(by, ascending=[True, True, False]).reset_index(drop=True)
     highest = rows.groupby("dataset").val_accuracy.cummax()
-    smaller = highest.groupby(rows.dataset).shift(fill_value=0)
-    rows = rows[rows.val_accuracy > smaller]
+    before = highest.groupby(rows.dataset).shift(fill_value=0)
+    rows = rows[rows.val_accuracy > before]
     rows = rows.assign(ticket_bytes=rows.ticket_bytes.round().astype(int))
     columns = "dataset ticket_bytes arch width method bn scope sparsity"
     return headed(rows, f"{columns} val_accuracy test_accuracy epochs seeds")
