@@ -1,4 +1,4 @@
-"Accuracy for its bytes: table T4 and figure F7; what a line of a figure is made of"
+"Accuracy for its bytes: table T4 and figure F7; what figures and tables are made of"
 
 from dataclasses import fields
 
@@ -9,7 +9,18 @@ from conftest import REPO
 from mplt.config import Config, config
 from mplt.experiment import config_hash
 from mplt.pipeline import run_folders
-from mplt.report import TEST, accuracy_vs_bytes, accuracy_vs_width, gather, leading, table4
+from mplt.report import (
+    TEST,
+    accuracy_vs_bytes,
+    accuracy_vs_pruned,
+    accuracy_vs_width,
+    against_controls,
+    gather,
+    leading,
+    survivors,
+    table4,
+    variants,
+)
 
 PUBLISHED = pd.read_csv(REPO / "data/published_bytes.csv", keep_default_na=False)
 
@@ -61,14 +72,18 @@ def test_what_others_report_has_a_source():
 
 
 @pytest.mark.parametrize("suite", ["cifar10", "mnist", "recipe"])
-def test_a_line_is_trained_in_one_way(suite):
-    "What is drawn of a method, trained for so long, differs in nothing but sparsity and seed"
-    rows = leading(gather(run_folders(suite), "levels.csv"))
-    settings = [f.name for f in fields(Config) if f.name in rows]
-    ways = rows[[o for o in settings if o not in ("sparsity", "seed")]].drop_duplicates()
-    assert not ways.duplicated(
-        ["dataset", "arch", "width", "method", "bn", "scope", "epochs"]
-    ).any()
+def test_a_point_is_trained_in_one_way(suite):
+    "What is drawn of a method at a sparsity differs in nothing but the seed; none has a higher mean"
+    every = gather(run_folders(suite), "levels.csv")
+    rows, point = leading(every), ["dataset", "arch", "width", "method", "bn", "scope", "epochs"]
+    point += ["sparsity", "cycle"]
+    settings = [f.name for f in fields(Config) if f.name in rows and f.name != "seed"]
+    ways = rows[[*settings, "cycle"]].drop_duplicates()
+    assert not ways.duplicated(point).any() and len(ways) == len(every.drop_duplicates(point))
+    means = every.groupby([*settings, "cycle"], dropna=False).val_accuracy.mean()
+    highest = means.groupby(point).max()
+    drawn = rows.groupby(point).val_accuracy.mean()
+    pd.testing.assert_series_equal(drawn, highest)
 
 
 def test_a_line_of_widths_is_trained_in_one_way():
@@ -91,3 +106,32 @@ def test_the_dense_network_beside_widths_is_the_best_one():
     axes = next(o for o in accuracy_vs_width(rows).axes if o.get_title().startswith("conv4"))
     drawn = [o for o in axes.containers if o.get_label().startswith("dense")]
     assert [o.lines[0].get_ydata().tolist() for o in drawn] == [pytest.approx([100 * best])]
+
+
+def of_cifar10(file="levels.csv"):
+    return gather(run_folders("cifar10"), file)
+
+
+def panels(fig):
+    return [o.get_title().split(",")[0] for o in fig.axes]
+
+
+def test_which_networks_are_drawn():
+    "Where survivors are: all that have a ticket of the recipe; beside binary activations: who has some"
+    rows = variants(of_cifar10()).query("width == 1")
+    usual = rows[(rows.method == "mpt-1-32") & (rows.variant == "")]
+    assert panels(survivors(rows, of_cifar10("layers.csv"))) == sorted({*usual.arch})
+    binary = rows[rows.method == "mpt-1-1"]
+    published = pd.read_csv(REPO / "data/published.csv", keep_default_na=False)
+    fig = accuracy_vs_pruned(leading(rows), ["dense", "bnn-1-1", "mpt-1-1"], published)
+    assert panels(fig) == sorted({*binary.arch}) != sorted({*rows.arch})
+
+
+@pytest.mark.parametrize("suite", ["cifar10", "mnist", "recipe"])
+def test_a_recipe_is_told_from_all_runs(suite):
+    "… also in a table that shows some of them only, the first of which has another one"
+    rows = gather(run_folders(suite), "levels.csv")
+    controlled = [o for o in run_folders(suite) if (o / "controls.csv").exists()]
+    controls = gather(controlled, "controls.csv")
+    told = variants(rows)[rows.config_hash.isin(controls.config_hash)]
+    assert {*against_controls(rows, controls).variant} == {*told.variant} != {""}

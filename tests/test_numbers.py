@@ -80,8 +80,9 @@ def of_cifar10_in_short():
     yield f"After {long} epochs Conv-6's ticket is {dense - ticket:.1f} points behind its dense network, "
     claims = pd.read_csv(REPO / "results/cifar10/tables/claims.csv").set_index("claim")
     row = claims.loc[f"prize 1, {long} epochs: as accurate as trained"]
-    assert abs(row["seeds alone"] - (dense - ticket)) < 0.1 and "no difference" in row.verdict
-    yield "just within that. "
+    assert -row.difference <= row["seeds alone"] < 1 - row.difference
+    assert row.verdict.startswith("not decided")
+    yield f"{dense - ticket:.1f} points behind its dense network, and seeds alone may make as much"
 
 
 def of_mnist():
@@ -137,6 +138,19 @@ def of_cifar10():
     yield f"On Conv-6, {long} epochs instead of {short} make the ticket {gained[0]:.1f} points better "
     yield f"and the dense network {gained[1]:.1f} points better: "
     yield f"{gaps[1]:.1f} points lie between them instead of {gaps[0]:.1f} (one seed each)."
+    several = o[(o.seeds == 3) & (o.method != "random") & (o.width == 1)]
+    assert several.arch.tolist() == ["conv4", "conv4"]
+    assert o[(o.arch == "conv4") & (o.seeds == 3)].test_std.idxmax() not in several.index
+    alone = 2 * (several.test_std.pow(2).mean() * 2) ** 0.5
+    yield f"the narrowest Conv-4, which differ most, seeds would make {alone:.1f} points."
+    depth = [
+        [best_by_hand(o, arch=n, method=k).test_accuracy for n in ("conv4", "conv6")]
+        for k in ("mpt-1-32", "dense")
+    ]
+    assert abs(depth[1][1] - depth[1][0] - (depth[0][1] - depth[0][0])) < 0.2
+    yield f"gains as much from Conv-4 to Conv-6, {depth[1][1] - depth[1][0]:.1f} points: "
+    behind = [dense - ticket for ticket, dense in zip(*depth)]
+    yield f"a ticket is {behind[0]:.1f} points behind on the one and {behind[1]:.1f} on the other. "
     conv2 = o.query('arch == "conv2" and method == "mpt-1-32" and sparsity == 0.9').config_hash
     layers = rows("cifar10", "layers.csv").query(f"config_hash == '{conv2.iloc[0]}'")
     assert layers.weights.max() > 0.97 * layers.weights.sum()
@@ -163,6 +177,12 @@ def of_cifar10():
     yield f"(with 32-bit activations) is right about {alone:.1f} %. "
     whole = test("cifar10", "conv4", "mpt-1-1", 0.5, "learned")
     yield f"What the mask has learned is worth {whole - alone:.1f} points more. "
+    best = best_by_hand(o, arch="conv4", method="mpt-1-32").test_accuracy
+    yield f"here they cost {best - whole:.1f} points, although learned batch normalisation is on their side"
+    tests = rows("cifar10", "controls.csv").query('control == "ticket"')
+    lost = rows("cifar10").set_index("config_hash").test_accuracy
+    lost = 100 * (tests.config_hash.map(lost) - tests.test_accuracy).max()
+    yield f"is up to {lost:.1f} points worse for that than in the tables above"
     tried = conv4.query('sparsity == 0.5 or method in ("dense", "imp", "bnn-1-32")')
     tried = tried.groupby("method").variant.nunique()
     assert tried[["mpt-1-32", "dense", "bnn-1-32"]].tolist() == [3, 2, 2]
@@ -293,8 +313,8 @@ def of_the_recipe():
     skips = "surrogate clipped, skips True"
     better = [-binary["plain", f"{skips}, lr 0.01"]]
     better.append(binary["learned", ""] - binary["learned", f"{skips}, lr 0.01"])
-    yield f"are {better[0]:.1f} points better with plain batch normalisation and {better[1]:.1f} with"
-    yield f"and {better[1]:.1f} with learned; but on the whole"
+    yield f"are together {better[0]:.1f} points better with plain batch normalisation and "
+    yield f"and {better[1]:.1f} with learned (no run tells which of the three does it); but on the whole"
     gains = []
     for bn in "plain", "learned":
         o = [row("cifar10", "conv4", "mpt-1-1", 0.5, bn, variant=v) for v in (skips, "")]
@@ -304,7 +324,8 @@ def of_the_recipe():
     assert min(binary["plain"][[constant, f"{constant}, lr 0.01"]]) > 0
     yield "Signed constant weights are no better."
     dense = found["dense"]["plain"]
-    yield f"instead of 0.0012 makes it {dense['lr 0.003'] - dense['']:.1f} points better here"
+    assert 4.4 < dense["lr 0.003"] - dense[""] < 4.7
+    yield "instead of 0.0012 makes it four and a half points better here"
     slow, fast = (test("cifar10", "conv4", "dense", variant=v) for v in ("", "lr 0.003"))
     yield f"it is right about {fast:.1f} % of the test images instead of {slow:.1f} %. "
     assert dense["lr 0.003"] == dense.max()
@@ -390,8 +411,11 @@ def by_hand():
         if any(side is not None for side in pair):
             yield f"prize 1, {epochs} epochs: as accurate as trained", *pair
     first = best_by_hand(o, **ticket)
-    yield "depth helps", best_by_hand(o, arch="conv6", method="mpt-1-32"), first
-    yield "width helps", *(best_by_hand(o, width=k, variant="", **half) for k in (1, 0.5))
+    yield "depth helps the ticket", best_by_hand(o, arch="conv6", method="mpt-1-32"), first
+    yield (
+        "width helps the ticket",
+        *(best_by_hand(o, width=k, variant="", **half) for k in (1, 0.5)),
+    )
     edge = best_by_hand(o, arch="conv4", method="edge-popup")
     yield "prize 3: signs are as good as 32 bits", first, edge
     signs = edge.copy()
@@ -403,11 +427,11 @@ def by_hand():
     yield "choosing signs is as good as training them", first, bnn
     yield "as accurate as a lottery ticket", first, imp
     binary = dict(arch="conv4", method="mpt-1-1")
-    yield "binary activations do not cost", best_by_hand(o, **binary), first
+    yield "binary activations cost accuracy", first, best_by_hand(o, **binary)
     learned, plain = (best_by_hand(o, bn=k, variant="", **binary) for k in ("learned", "plain"))
     yield "learned BN helps", learned, plain
     alone = best_by_hand(o, arch="conv4", method="random", bn="learned")
-    yield "learned BN alone is not enough", learned, alone
+    yield "learned BN alone (32-bit activations) is not enough", learned, alone
     controls = [f for f in run_folders("cifar10") if (f / "controls.csv").exists()]
     controls = gather(controls, "controls.csv").set_index(["control", "config_hash"]).test_accuracy
     measured = o[o.config_hash.isin(controls["ticket"].index) & (o.epochs == 12)]
@@ -443,16 +467,15 @@ def test_the_ledger_by_hand():
         alone = 2 * std * (1 / ours.seeds + 1 / its.seeds) ** 0.5
         assert abs(float(row["difference"]) - difference) < 0.06
         assert abs(float(row["seeds alone"]) - alone) < 0.06
-        assert (abs(difference) < alone) == (abs(difference) < alone * student / 2)
-        better = "helps" in row["claim"] or row["claim"] in (
-            "signs must be learned with",
-            "learned BN alone is not enough",
-            "the mask decides",
-        )
-        if abs(difference) < alone:
-            assert row["verdict"] == ("not decided" if better else "holds") + ": no difference"
-        elif difference < 0:
-            assert row["verdict"] == f"holds not, by {-difference:.1f} points"
-        else:
-            points = f"holds, by {difference:.1f} points"
-            assert row["verdict"] == (points if better else "holds: not behind")
+        as_good = re.search("as (good|accurate) as", row["claim"])
+        said = {row["verdict"]}
+        for error in alone, alone * student / 2:
+            if difference < -error:
+                said.add(f"holds not, by {-difference:.1f} points")
+            elif not as_good and difference > error:
+                said.add(f"holds, by {difference:.1f} points")
+            elif as_good and difference - error > -1:
+                said.add("holds: not a point behind")
+            else:
+                said.add("not decided: no clear difference")
+        assert len(said) == 1, said
