@@ -1,5 +1,6 @@
 "Accuracy for its bytes: table T4 and figure F7; what figures and tables are made of"
 
+import re
 from dataclasses import fields
 
 import pandas as pd
@@ -121,6 +122,8 @@ def test_which_networks_are_drawn():
     rows = variants(of_cifar10()).query("width == 1")
     usual = rows[(rows.method == "mpt-1-32") & (rows.variant == "")]
     assert panels(survivors(rows, of_cifar10("layers.csv"))) == sorted({*usual.arch})
+    drawn = (REPO / "results/cifar10/figures/F6.svg").read_text()
+    assert re.findall(r"<!-- (\w+), cifar10 -->", drawn) == sorted({*usual.arch})
     binary = rows[rows.method == "mpt-1-1"]
     published = pd.read_csv(REPO / "data/published.csv", keep_default_na=False)
     fig = accuracy_vs_pruned(leading(rows), ["dense", "bnn-1-1", "mpt-1-1"], published)
