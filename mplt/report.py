@@ -486,8 +486,8 @@ def accuracy_vs_bytes(
     published: pd.DataFrame,  # Rows of data/published_bytes.csv, to stand beside ours
 ) -> plt.Figure:
     "Test accuracy against bytes of the file, on a logarithmic axis"
-    controls = ["random", "imp-reinit", "imp-random"]
-    rows = over_seeds(levels).query("method not in @controls")
+    rows = over_seeds(levels)
+    rows = rows[~rows.method.isin(["random", "imp-reinit", "imp-random"])]
     points = _points(rows, ls="none", marker=".", label=rows.method)
     fig = _figure(points.assign(**{BYTES: rows.ticket_bytes}), BYTES, TEST, by="dataset")
     for ax, dataset in zip(fig.axes, rows.dataset.unique()):
