@@ -511,7 +511,7 @@ def binarisation(
 ) -> plt.Figure:
     "Test accuracy against % weights pruned: edge-popup, the same tickets binarised, mpt-1-32"
     levels = variants(levels)
-    edge = levels[levels.method == "edge-popup"]
+    edge = leading(levels[levels.method == "edge-popup"])
     after = over_seeds(edge.assign(test_accuracy=edge.binarised_test_accuracy))
     alike = after[[*NETWORK, "bn", "scope", "epochs", "variant"]].drop_duplicates()
     rows = over_seeds(levels[levels.method.isin(["edge-popup", "mpt-1-32"])]).merge(alike)
