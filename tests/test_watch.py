@@ -200,6 +200,7 @@ def test_the_bar(tmp_path):
         pass
     assert p.wait() == 0
     frames = [o for o in re.split(r"[\r\n]+", re.sub(r"\x1b\[\w", "", said.decode())) if o.strip()]
+    frames = [o for o in frames if "it will take longer" not in o]  # on a busy machine
     assert max(map(len, frames)) <= 80
     bars, lines = ([o for o in frames if ("%|" in o) == bar] for bar in (True, False))
     assert [o.split(":")[0] for o in lines] == [
