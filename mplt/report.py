@@ -514,7 +514,7 @@ def binarisation(
     edge = leading(levels[levels.method == "edge-popup"])
     after = over_seeds(edge.assign(test_accuracy=edge.binarised_test_accuracy))
     alike = after[[*NETWORK, "bn", "scope", "epochs", "variant"]].drop_duplicates()
-    rows = over_seeds(levels[levels.method.isin(["edge-popup", "mpt-1-32"])]).merge(alike)
+    rows = over_seeds(pd.concat([edge, levels[levels.method == "mpt-1-32"]])).merge(alike)
     binarised = _points(after, ", binarised afterwards", marker="x", ls="--")
     return _figure(pd.concat([_points(rows), binarised]), PRUNED, TEST)
 
@@ -524,7 +524,9 @@ def learning_curves(
     curves: pd.DataFrame,  # Rows of curves.csv
 ) -> plt.Figure:
     "Validation accuracy and training loss against epochs"
-    rows = best(over_seeds(levels)).query('method != "random"').assign(seeds=1, test_std=None)
+    rows = best(over_seeds(levels)).query('method != "random"').sort_values("val_accuracy")
+    rows = rows.drop_duplicates([*NETWORK, "method", "bn", "scope", "epochs"], keep="last")
+    rows = rows.sort_index().assign(seeds=1, test_std=None)
     pruned = (100 * rows.sparsity).map(", {:.3g} % pruned".format)
     run = ["config_hash", "cycle"]
     epochs = curves.drop_duplicates([*run, "epoch"], keep="last")

@@ -18,6 +18,7 @@ from mplt.report import (
     against_controls,
     gather,
     leading,
+    learning_curves,
     survivors,
     table4,
     variants,
@@ -138,3 +139,13 @@ def test_a_recipe_is_told_from_all_runs(suite):
     controls = gather(controlled, "controls.csv")
     told = variants(rows)[rows.config_hash.isin(controls.config_hash)]
     assert {*against_controls(rows, controls).variant} == {*told.variant} != {""}
+
+
+@pytest.mark.parametrize("suite", ["cifar10", "mnist", "recipe"])
+def test_a_method_learns_once(suite):
+    "Of a method one curve is drawn for each network, normalisation, scope and length: the best one's"
+    rows = leading(gather(run_folders(suite), "levels.csv").query('method != "random"'))
+    rows = rows[(rows.sparsity > 0) | (rows.cycles == 0)]
+    kinds = rows.groupby(["dataset", "arch", "width", "method", "bn", "scope", "epochs"])
+    axes = learning_curves(rows, gather(run_folders(suite), "curves.csv")).axes[::2]
+    assert sum(len(o.containers) for o in axes) == kinds.ngroups

@@ -143,13 +143,16 @@ def of_cifar10():
     yield f"and the dense network {gained[1]:.1f} points better: "
     yield f"{gaps[1]:.1f} points lie between them instead of {gaps[0]:.1f} (one seed each)."
     better = [
-        test("cifar10", k, "mpt-1-32", 0.9, variant=BETTER) - test("cifar10", k, "mpt-1-32", 0.9)
+        best_by_hand(o, arch=k, method="mpt-1-32").test_accuracy
+        - test("cifar10", k, "mpt-1-32", 0.9)
         for k in ("conv4", "conv6")
     ]
-    yield f"90 % pruned as well, {better[0]:.1f} and {better[1]:.1f} points better: "
+    yield f"are {better[0]:.1f} and {better[1]:.1f} points better than with that. "
     ticket, dense = (best_by_hand(o, arch="conv8", method=k) for k in ("mpt-1-32", "dense"))
     assert (ticket.variant, ticket.sparsity) == ("", 0.9)
-    yield f"hardly enough for the {dense.test_accuracy - ticket.test_accuracy:.1f} points that it is behind"
+    behind = dense.test_accuracy - ticket.test_accuracy
+    assert behind - min(better) < 1.13
+    yield f"Of the {behind:.1f} points that Conv-8's is behind, what such a one would leave may be chance."
     several = o[(o.seeds == 3) & (o.method != "random") & (o.width == 1)]
     assert several.arch.tolist() == ["conv4", "conv4"]
     assert o[(o.arch == "conv4") & (o.seeds == 3)].test_std.idxmax() not in several.index
@@ -229,7 +232,9 @@ def of_cifar10():
         fewer[arch] = layers.layer[layers.kept_global < layers.kept].tolist()
     assert fewer["conv2"] == fewer["conv4"] == ["fc1"]
     assert (fewer["conv6"], fewer["conv8"]) == (["conv6", "fc1"], ["conv7", "conv8", "fc1"])
-    yield "it would keep fewer of the largest layers (in Conv-2 and Conv-4 of one, in Conv-6 and Conv-8 of "
+    yield "it would keep fewer of fc1 and of the last convolutions (in Conv-6 of one, in Conv-8 of two)"
+    assert (layers.kept_global_start / layers.weights)[layers.layer == "fc1"].item() > 0.11
+    yield "not so with Conv-8's fc1, of which more than a tenth would have been kept"
     for sparsity, bits in (0.5, "1.0"), (0.9, "0.5"):
         some = conv4.query(f'method == "mpt-1-32" and sparsity == {sparsity}')
         assert {f"{8 * o.ticket_bytes / o.weights_total:.1f}" for o in some.itertuples()} == {bits}
