@@ -173,7 +173,7 @@ def test_ticket(page):
     run.select_option("mnist: fc1, mpt-1-1")
     says(outputs, "266,200")
     label = ticket.locator(
-        "option", has_text="80 % pruned, 12 epochs, seed 1"
+        "option", has_text="80 % pruned, 10 epochs, seed 1"
     ).inner_text()  # its hash follows
     ticket.select_option(label.replace("\xa0", " "))
     says(outputs, r"53,240 of 266,200.*[\d.]+% of 1,000 images")

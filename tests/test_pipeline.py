@@ -84,7 +84,7 @@ def test_first_repro(repo):
     wanted = {"summary.csv", "metrics.json"}
     wanted |= {f"runs/fc1-mpt-1-32/{o}" for o in ("run.ipynb", "summary.csv")}
     wanted |= {f"tables/{o}.{s}" for o in ("T1", "T2", "T4", "C1") for s in ("md", "csv")}
-    wanted |= {f"figures/{i}.svg" for i in ("F1", "F3", "F5", "F6", "F7", "S1", "S2")}
+    wanted |= {f"figures/{i}.svg" for i in ("F1", "F5", "F6", "F7", "S1", "S2")}
     assert not wanted - content(repo.results).keys()
     summary = pd.read_csv(repo.results / "summary.csv")
     assert list(summary)[: len(COLUMNS)] == COLUMNS and len(summary) == 6
