@@ -306,18 +306,18 @@ def test_pen_waits_for_nobody(page):
     canvas = cell(page, "live(asked.show").locator("canvas")
     canvas.scroll_into_view_if_needed()
     ink = "o => o.getContext('2d').getImageData(0, 0, 280, 280).data.filter(v => v).length"
-    page.evaluate("""() => {
-        const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel
-        kernel.requestExecute({code: 'import time; time.sleep(5)'})
-    }""")
+    kernel = "jupyterapp.shell.currentWidget.sessionContext.session.kernel"
+    sleep = "{code: 'import time; time.sleep(60)'}"
+    page.evaluate(f"() => {{ {kernel}.requestExecute({sleep}).done.catch(() => {{}}) }}")
+    page.wait_for_function(f"{kernel}.status == 'busy'")
     before, box = canvas.evaluate(ink), canvas.bounding_box()
     page.mouse.move(box["x"] + 30, box["y"] + 30)
     page.mouse.down()
     page.mouse.move(box["x"] + 60, box["y"] + 250, steps=5)
     drawn = canvas.evaluate(ink)
-    busy = "jupyterapp.shell.currentWidget.sessionContext.session.kernel.status"
-    assert page.evaluate(busy) == "busy" and drawn > before + 1000
+    assert page.evaluate(f"{kernel}.status") == "busy" and drawn > before + 1000
     page.mouse.up()
+    page.evaluate(f"{kernel}.interrupt()")
 
 
 def test_playing_leaves_git_clean(page, lab):
