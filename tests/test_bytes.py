@@ -6,6 +6,7 @@ from dataclasses import fields
 import pandas as pd
 import pytest
 from conftest import REPO
+from test_numbers import controls_of, rows
 
 from mplt.config import Config, config
 from mplt.experiment import config_hash
@@ -110,33 +111,28 @@ def test_the_dense_network_beside_widths_is_the_best_one():
     assert [o.lines[0].get_ydata().tolist() for o in drawn] == [pytest.approx([100 * best])]
 
 
-def of_cifar10(file="levels.csv"):
-    return gather(run_folders("cifar10"), file)
-
-
 def panels(fig):
     return [o.get_title().split(",")[0] for o in fig.axes]
 
 
 def test_which_networks_are_drawn():
     "Where survivors are: all that have a ticket of the recipe; beside binary activations: who has some"
-    rows = variants(of_cifar10()).query("width == 1")
-    usual = rows[(rows.method == "mpt-1-32") & (rows.variant == "")]
-    assert panels(survivors(rows, of_cifar10("layers.csv"))) == sorted({*usual.arch})
+    wide = variants(rows("cifar10")).query("width == 1")
+    usual = wide[(wide.method == "mpt-1-32") & (wide.variant == "")]
+    assert panels(survivors(wide, rows("cifar10", "layers.csv"))) == sorted({*usual.arch})
     drawn = (REPO / "results/cifar10/figures/F6.svg").read_text()
     assert re.findall(r"<!-- (\w+), cifar10 -->", drawn) == sorted({*usual.arch})
-    binary = rows[rows.method == "mpt-1-1"]
+    binary = wide[wide.method == "mpt-1-1"]
     published = pd.read_csv(REPO / "data/published.csv", keep_default_na=False)
-    fig = accuracy_vs_pruned(leading(rows), ["dense", "bnn-1-1", "mpt-1-1"], published)
-    assert panels(fig) == sorted({*binary.arch}) != sorted({*rows.arch})
+    fig = accuracy_vs_pruned(leading(wide), ["dense", "bnn-1-1", "mpt-1-1"], published)
+    assert panels(fig) == sorted({*binary.arch}) != sorted({*wide.arch})
 
 
 @pytest.mark.parametrize("suite", ["cifar10", "mnist", "recipe"])
 def test_a_recipe_is_told_from_all_runs(suite):
     "… also in a table that shows some of them only, the first of which has another one"
     rows = gather(run_folders(suite), "levels.csv")
-    controlled = [o for o in run_folders(suite) if (o / "controls.csv").exists()]
-    controls = gather(controlled, "controls.csv")
+    controls = controls_of(suite)
     told = variants(rows)[rows.config_hash.isin(controls.config_hash)]
     assert {*against_controls(rows, controls).variant} == {*told.variant} != {""}
 
